@@ -1,0 +1,1742 @@
+"""A whole WebRTC call in one process, laid open.
+
+Two aiortc peers, pc1 and pc2, live in this one process. pc1 has a camera (or a test picture); pc2 has a
+screen. They share nothing: every word between them is a JSON text through a channel, and every picture is a
+stream of encrypted UDP datagrams over 127.0.0.1. Both pictures are shown side by side.
+
+    python loopback.py                  two moving pictures, every step on the terminal
+    python loopback.py --step           the same call, one step at a time, each one explained
+    python loopback.py --help           sources, codecs, recording, JSON
+
+Map: the file reads from top to bottom, and whoever stops half-way has read all the WebRTC.
+
+    1  The log          what happened, on one clock             5  Pictures    time code, colour, delay
+    2  Signalling       the words that cross, and their channel  6  Sources     test picture, camera, file, screen
+    3  A peer           one RTCPeerConnection and its steps     7  Looking     side-by-side view, window, recorder
+    4  A call           the steps in order, deadline, end       8  Session     keys, command line, exit status
+
+Dictionary
+
+    SDP           a text that describes media: one m-line a medium, with its codecs and addresses (RFC 8866)
+    offer/answer  the two SDPs of a negotiation; the answer keeps what both sides can do (RFC 3264, RFC 9429)
+    candidate     an address where a peer may be reached: host, server-reflexive or relayed (RFC 8839)
+    ICE           trying pairs of candidates until one carries datagrams both ways (RFC 8445)
+    ufrag, pwd    name and password, sent in the SDP, that sign ICE's test datagrams
+    fingerprint   the hash, sent in the SDP, of the certificate a peer shows in the DTLS handshake (RFC 8122)
+    DTLS, SRTP    the handshake that agrees on keys (RFC 9147's family); the media encrypted with them (RFC 5764)
+    RTP           pictures cut into numbered packets; RTCP reports on them (RFC 3550)
+    jitter buffer where the receiver puts packets back in order until a frame is whole
+
+Left out: sound, a network between the peers, a signalling server, and two features a browser has but aiortc has
+not (candidates that trickle out while they are gathered; VP9, AV1 and simulcast). Comments say where else the two differ.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+if __name__ == "__main__":  # Ctrl-C during the imports below, a third of a second: leave without a traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+import argparse
+import asyncio
+import binascii
+import contextlib
+import ctypes
+import ctypes.util
+import functools
+import gc
+import inspect
+import itertools
+import json
+import math
+import queue
+import select
+import statistics
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+# cv2 must be imported before aiortc. Both wheels carry libraries of the same name (libxcb); with av's copy loaded
+# first, OpenCV's windows spin for ever. An import sorter must not move this block.
+try:
+    import cv2
+except ImportError as missing:
+    sys.exit(
+        f"loopback: OpenCV cannot start ({missing}). Install what it needs: "
+        "on Debian or Ubuntu, apt install libgl1 libglib2.0-0 libxcb1; on Fedora, dnf install mesa-libGL glib2 libxcb"
+    )
+# isort: split
+
+import aioice
+import av
+import numpy as np
+import numpy.typing as npt
+from aiortc import (
+    MediaStreamTrack,
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.mediastreams import VIDEO_CLOCK_RATE, MediaStreamError
+from aiortc.rtp import RtpPacket
+from aiortc.sdp import candidate_from_sdp
+
+Picture = npt.NDArray[Any]  # uint8, (height, width, 3), blue-green-red: OpenCV's way
+
+
+class CallError(Exception):
+    """The call or a device failed. The text is one line: the cause, then what to do about it."""
+
+
+# ---- 1  The log ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened: `t` seconds after the log began, `who` did `what`."""
+
+    t: float
+    who: str
+    what: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.t * 1000:8.1f} ms  {self.who:<6} {self.what:<28} {self.detail}".rstrip()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"t_ms": round(self.t * 1000, 3), "who": self.who, "what": self.what, "detail": self.detail}
+
+
+class Log:
+    """Every API call, message and state change of both peers, on one clock. Console and diagrams are views of it."""
+
+    def __init__(self, listener: Callable[[Event], None] = lambda event: None) -> None:
+        self.start = time.perf_counter()
+        self.events: deque[Event] = deque(maxlen=10_000)
+        self.listener = listener
+
+    def __call__(self, who: str, what: str, detail: str = "") -> Event:
+        event = Event(self.now(), who, what, detail)
+        self.events.append(event)
+        self.listener(event)
+        return event
+
+    def now(self) -> float:
+        """Seconds since the log began."""
+        return time.perf_counter() - self.start
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self.events))
+
+
+# ---- 2  Signalling: the words that cross -----------------------------------------------------------------------------
+#
+# WebRTC does not say how offer and answer travel (W3C webrtc-pc, section 1): any way that carries text will do. Here it
+# is a pair of queues. A WebSocket with the same two methods would turn this program into one for two machines.
+
+Message = dict[str, Any]
+
+MESSAGES: dict[str, dict[str, type]] = {
+    "offer": {"sdp": str},
+    "answer": {"sdp": str},
+    "candidate": {"candidate": str, "sdpMid": str},
+    "end-of-candidates": {},
+    "bye": {},
+}
+
+
+class SignallingError(Exception):
+    """A message that cannot be used: not one of MESSAGES, or not at this moment."""
+
+
+def parse_message(text: str) -> Message:
+    """Return the message in a JSON text. Raises SignallingError with what is wrong with it."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SignallingError(f"not JSON ({error})") from error
+    if not isinstance(message, dict):
+        raise SignallingError("not a JSON object")
+    kind = message.get("type")
+    if not isinstance(kind, str) or kind not in MESSAGES:
+        raise SignallingError(f"unknown type {kind!r:.40}")
+    for name, wanted in MESSAGES[kind].items():
+        if not isinstance(message.get(name), wanted):
+            raise SignallingError(f"{kind} without the text {name!r}")
+    return message
+
+
+class Channel(Protocol):
+    """One end of the way between two peers: texts in order, nothing else."""
+
+    async def send(self, text: str) -> None: ...
+    async def receive(self) -> str: ...
+
+
+class MemoryChannel:
+    """A Channel made of two queues: what one end sends, the other receives."""
+
+    def __init__(self, inbox: asyncio.Queue[str], outbox: asyncio.Queue[str]) -> None:
+        self.inbox, self.outbox = inbox, outbox
+
+    async def send(self, text: str) -> None:
+        self.outbox.put_nowait(text)
+
+    async def receive(self) -> str:
+        return await self.inbox.get()
+
+
+def memory_channel() -> tuple[MemoryChannel, MemoryChannel]:
+    """Return the two ends of a new channel."""
+    one: asyncio.Queue[str] = asyncio.Queue()
+    other: asyncio.Queue[str] = asyncio.Queue()
+    return MemoryChannel(one, other), MemoryChannel(other, one)
+
+
+# ---- 3  A peer -------------------------------------------------------------------------------------------------------
+
+STATES = ("signalingState", "iceGatheringState", "iceConnectionState", "connectionState")
+
+# What aiortc raises for a description or candidate it cannot use; its SDP parser has no error of its own.
+UNUSABLE = (
+    *(SignallingError, InternalError, InvalidAccessError, InvalidStateError, OperationError),
+    *(ValueError, AssertionError, LookupError, AttributeError, TypeError),
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one step did: what it made (an SDP, candidates, a picture) and which states it changed."""
+
+    who: str
+    what: str
+    made: Any = None
+    changed: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.who}: {self.what} · {', '.join(self.changed) or 'no state changed'}"
+
+
+class Peer:
+    """One end of the call: an RTCPeerConnection, its end of the channel, and the steps it can take.
+
+    Nothing here knows the other peer. Each step is one API call of the standard or one message.
+    """
+
+    def __init__(
+        self, name: str, channel: Channel, log: Log, *, patience: float = 5.0, marker_bit: bool = True
+    ) -> None:
+        self.name, self.channel, self.log = name, channel, log
+        self.patience = patience  # seconds a step waits for a message
+        self.marker_bit = marker_bit
+        self.hung_up = False  # the other side said bye
+        self.picture: Picture | None = None  # the newest one received
+        self.on_picture: Callable[[Picture], None] = lambda picture: None
+        self.tasks: list[asyncio.Task[None]] = []
+        # iceServers=[]: with none given, aiortc would ask a public STUN server who we are.
+        # MAX_BUNDLE: all media over one transport, one UDP port (RFC 9143). It is also what browsers end up with.
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        for state in STATES:
+            self.pc.on(f"{state.lower()}change", functools.partial(self._on_state, state))
+        self.pc.on("track", self._on_track)
+        self._seen = self.states
+        log(name, "new RTCPeerConnection")
+
+    @property
+    def states(self) -> dict[str, str]:
+        """The four state machines of an RTCPeerConnection (W3C webrtc-pc, section 4.3)."""
+        return {state: getattr(self.pc, state) for state in STATES}
+
+    @property
+    def dtls_state(self) -> str:
+        """State of the DTLS transport: new, connecting, connected, closed, failed; "none" before there is one."""
+        receivers = self.pc.getReceivers()
+        return receivers[0].transport.state if receivers else "none"
+
+    def __repr__(self) -> str:
+        return f"{self.name}: " + ", ".join(f"{name} {state}" for name, state in self.states.items())
+
+    # The steps, in the order a call takes them. Their docstrings are what --step prints.
+
+    async def add_track(self, track: MediaStreamTrack, codec: str) -> Done:
+        """Give pc1 something to send, before it makes the offer: an offer describes the tracks that are there, and
+        without one it would negotiate no media at all."""
+        self.pc.addTrack(track)
+        # video/rtx is the format of retransmitted packets (RFC 4588); without it a lost packet stays lost.
+        known = RTCRtpSender.getCapabilities("video").codecs
+        chosen = [c for c in known if c.mimeType in (f"video/{codec}", "video/rtx")]
+        self.pc.getTransceivers()[0].setCodecPreferences(chosen)
+        self.log(self.name, "addTrack", f"{track.kind}, {codec}")
+        return self._done("addTrack", track)
+
+    async def create_offer(self) -> Done:
+        """Write down, as SDP text, what this peer would like to send and receive, with which codecs. Nothing is sent
+        and no state changes: it is a draft."""
+        self.draft = await self.pc.createOffer()
+        self.log(self.name, "createOffer", describe_sdp(self.draft.sdp))
+        return self._done("createOffer", self.draft.sdp)
+
+    async def create_answer(self) -> Done:
+        """Write down which of the offered media and codecs this peer takes. It may leave out, it cannot add."""
+        self.draft = await self.pc.createAnswer()
+        self.log(self.name, "createAnswer", describe_sdp(self.draft.sdp))
+        return self._done("createAnswer", self.draft.sdp)
+
+    async def set_local_description(self) -> Done:
+        """Commit to the draft. The signalling state moves, UDP ports are opened, and ICE gathers the addresses where
+        this peer may be reached. (A browser returns at once and reports each candidate as it is found; aiortc
+        returns when all are there.)"""
+        self.log(self.name, f"setLocalDescription({self.draft.type})")
+        with LoopbackOnly():
+            await self.pc.setLocalDescription(self.draft)
+        return self._done(f"setLocalDescription({self.draft.type})", self.pc.localDescription.sdp)
+
+    async def send_description(self) -> Done:
+        """Send the description to the other side, as text through the channel. The candidates are taken out of it,
+        to travel on their own."""
+        description = self.pc.localDescription
+        sdp = without_candidates(description.sdp)
+        await self._send({"type": description.type, "sdp": sdp}, f"{len(sdp)} bytes")
+        return self._done(f"send {description.type}", sdp)
+
+    async def receive_description(self, kind: str) -> Done:
+        """Take the other side's description. Now this peer knows the other's codecs, its ICE name and password, and
+        the fingerprint of the certificate it will have to show."""
+
+        async def apply(message: Message) -> None:
+            self.log(self.name, f"setRemoteDescription({kind})", describe_sdp(message["sdp"]))
+            await self.pc.setRemoteDescription(RTCSessionDescription(message["sdp"], kind))
+
+        message = await self._take({kind: apply}, self.patience)
+        return self._done(f"setRemoteDescription({kind})", message["sdp"])
+
+    async def send_candidates(self) -> Done:
+        """Send every address where this peer may be reached, one message each, then say that these were all:
+        without that ICE would wait for more instead of failing."""
+        candidates = candidates_in(self.pc.localDescription.sdp)
+        for candidate in candidates:
+            await self._send({"type": "candidate", **candidate}, candidate["candidate"])
+        await self._send({"type": "end-of-candidates"})
+        return self._done("send candidates", candidates)
+
+    async def receive_candidates(self) -> Done:
+        """Hand the other side's candidates to ICE. It pairs each with its own and sends test datagrams, signed with
+        the password from the SDP, until a pair has worked both ways."""
+        candidates: list[str] = []
+        finished = False
+
+        async def apply(message: Message) -> None:
+            if message["sdpMid"] not in {transceiver.mid for transceiver in self.pc.getTransceivers()}:
+                raise SignallingError(f"no m-line has the mid {message['sdpMid']!r:.40}")
+            candidate = candidate_from_sdp(message["candidate"].removeprefix("candidate:"))
+            candidate.sdpMid = message["sdpMid"]
+            self.log(self.name, "addIceCandidate", f"{candidate.type} {candidate.ip}:{candidate.port}")
+            await self.pc.addIceCandidate(candidate)
+            candidates.append(message["candidate"])
+
+        async def end(message: Message) -> None:
+            nonlocal finished
+            self.log(self.name, "addIceCandidate(null)", "that was the last one")
+            await self.pc.addIceCandidate(None)
+            finished = True
+
+        while not finished:
+            await self._take({"candidate": apply, "end-of-candidates": end}, self.patience)
+        return self._done("addIceCandidate", candidates)
+
+    async def hang_up(self) -> None:
+        """Tell the other side that the call is over. WebRTC has no such message; without it the other side would
+        have to guess from silence."""
+        await self._send({"type": "bye"})
+
+    def listen(self) -> None:
+        """From now on read the channel in the background: a bye ends the call, anything else is refused."""
+
+        async def said_bye(message: Message) -> None:
+            self.hung_up = True
+
+        async def until_bye() -> None:
+            await self._take({"bye": said_bye}, None)
+
+        self.tasks.append(asyncio.create_task(until_bye()))
+
+    async def close(self) -> None:
+        """Stop the tasks and close the connection: its sockets, its threads, its timers. Raises CallError after 3 s."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        try:
+            await asyncio.wait_for(self.pc.close(), 3)
+        except TimeoutError as error:
+            raise CallError(f"{self.name} did not close within 3 s: an event handler raised; see above") from error
+
+    # What the steps are made of.
+
+    async def _send(self, message: Message, detail: str = "") -> None:
+        self.log(self.name, f"send {message['type']}", detail)
+        await self.channel.send(json.dumps(message))
+
+    async def _take(self, actions: dict[str, Callable[[Message], Awaitable[None]]], patience: float | None) -> Message:
+        """Read the channel until one of the awaited messages has been acted on; refuse every other by its name."""
+        wanted = " or ".join(actions)
+        try:
+            async with asyncio.timeout(patience):
+                while True:
+                    text, kind = await self.channel.receive(), "message"
+                    try:
+                        message = parse_message(text)
+                        kind = message["type"]
+                        if kind not in actions:
+                            raise SignallingError(f"in state {self.pc.signalingState}, waiting for {wanted}")
+                        self.log(self.name, f"receive {kind}")
+                        await actions[kind](message)
+                        return message
+                    except UNUSABLE as error:
+                        reason = str(error) or type(error).__name__
+                        self.log(self.name, f"refused {kind}", reason.splitlines()[0][:200])
+        except TimeoutError as error:
+            raise CallError(
+                f"{self.name} waited {patience:g} s for {wanted} and got none: look at what the other side sent"
+            ) from error
+
+    def _done(self, what: str, made: Any = None) -> Done:
+        before, self._seen = self._seen, self.states
+        changed = tuple(
+            f"{name} {before[name]} → {state}" for name, state in self._seen.items() if before[name] != state
+        )
+        return Done(self.name, what, made, changed)
+
+    def _on_state(self, state: str) -> None:
+        self.log(self.name, state, f"→ {getattr(self.pc, state)}")
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        self.log(self.name, "track", f"the other side will send {track.kind}")
+        if self.marker_bit:
+            for receiver in self.pc.getReceivers():
+                end_frames_at_marker(receiver)
+        self.tasks.append(asyncio.create_task(self._read(track)))
+
+    async def _read(self, track: MediaStreamTrack) -> None:
+        # A track nobody reads would queue its frames without bound.
+        with contextlib.suppress(MediaStreamError):  # raised by recv() when the track has ended
+            while True:
+                frame = await track.recv()
+                assert isinstance(frame, av.VideoFrame)
+                self.picture = to_picture(frame)
+                self.on_picture(self.picture)
+
+
+def describe_sdp(sdp: str) -> str:
+    """Return one line about an SDP: its media, their codecs, its size."""
+    media = [line[2:].split()[0] for line in sdp.splitlines() if line.startswith("m=")]
+    codecs = [line.split()[1].split("/")[0] for line in sdp.splitlines() if line.startswith("a=rtpmap:")]
+    return f"{', '.join(media) or 'no media'} ({' '.join(dict.fromkeys(codecs))}), {len(sdp)} bytes"
+
+
+def without_candidates(sdp: str) -> str:
+    """Return the SDP as it was before gathering: aiortc ignores later candidates once it has read end-of-candidates."""
+    lines = sdp.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates")))
+
+
+def candidates_in(sdp: str) -> list[dict[str, str]]:
+    """Return the candidates of an SDP in the form of RTCIceCandidateInit (W3C webrtc-pc, section 4.8.1)."""
+    found: list[str] = []
+    for line in sdp.splitlines():
+        if line.startswith("a=candidate:"):
+            found.append(line.removeprefix("a="))
+    # MAX_BUNDLE: one transport serves all m-lines, so its candidates are sent once, with the first one's mid.
+    mids = [line.removeprefix("a=mid:") for line in sdp.splitlines() if line.startswith("a=mid:")]
+    return [{"candidate": candidate, "sdpMid": mids[0]} for candidate in dict.fromkeys(found)]
+
+
+# Two places where this program departs from stock aiortc. Both are on for as short as they can be.
+
+
+class LoopbackOnly:
+    """While entered, ICE finds one address: 127.0.0.1.
+
+    aioice leaves the loopback address out of its host candidates, as RFC 8445 section 5.1.1.1 asks, so a machine
+    without a network would find none and wait for ever. Here it is the only one: no datagram can leave the
+    machine. The function belongs to the whole process; the last one to leave puts the original back.
+    """
+
+    entered: ClassVar[int] = 0
+    original: ClassVar[Callable[..., list[str]]]
+
+    def __enter__(self) -> None:
+        if LoopbackOnly.entered == 0:
+            LoopbackOnly.original = aioice.ice.get_host_addresses
+            aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+        LoopbackOnly.entered += 1
+
+    def __exit__(self, *_: object) -> None:
+        LoopbackOnly.entered -= 1
+        if LoopbackOnly.entered == 0:
+            aioice.ice.get_host_addresses = LoopbackOnly.original
+
+
+class MarkerJitterBuffer(JitterBuffer):
+    """A jitter buffer that releases a frame with its last packet.
+
+    aiortc's own waits for the first packet of the next frame, one frame interval later: 33 ms at 30 frames/s.
+    The last packet of a video frame has the RTP marker bit set (RFC 3550 section 5.1, RFC 7741 section 4.1).
+    """
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        lost, frame = super().add(packet)
+        return lost, frame or self._release_marked()
+
+    def _release_marked(self) -> JitterFrame | None:
+        payloads: list[bytes] = []
+        while self._origin is not None and len(payloads) < self.capacity:
+            packet = self._packets[(self._origin + len(payloads)) % self.capacity]
+            if packet is None:
+                break  # a gap: the missing packet may still come
+            payloads.append(vars(packet)["_data"])
+            if packet.marker:
+                self.remove(len(payloads))
+                return JitterFrame(data=b"".join(payloads), timestamp=packet.timestamp)
+        return None
+
+
+def end_frames_at_marker(receiver: RTCRtpReceiver) -> None:
+    """Give a video receiver a MarkerJitterBuffer, before it has received anything. Raises CallError when aiortc moved it."""
+    name = "_RTCRtpReceiver__jitter_buffer"  # private: aiortc offers no way to choose a jitter buffer
+    if not isinstance(getattr(receiver, name, None), JitterBuffer):
+        raise CallError("this version of aiortc keeps its jitter buffer elsewhere: run with --jitter-buffer stock")
+    setattr(receiver, name, MarkerJitterBuffer(capacity=512, is_video=True))  # 512 packets, as aiortc's own
+
+
+# ---- 4  A call -------------------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """One line of the negotiation: who does what, and the coroutine function that does it."""
+
+    who: str
+    what: str
+    run: Callable[[], Awaitable[Done]]
+
+    @property
+    def why(self) -> str:
+        """What the step is for, in a sentence or two."""
+        run = self.run.func if isinstance(self.run, functools.partial) else self.run
+        return " ".join((inspect.getdoc(run) or "").split())
+
+
+class Call:
+    """Two peers, a channel between them, and a source of pictures at pc1: from the first offer to the end.
+
+    `channels` are the two ends, pc1's and pc2's, of another way between them. `deadline` is in seconds.
+    """
+
+    SILENCE = 3.0  # s without a datagram; RTCP alone sends one at least every 1.5 s
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        codec: str = "VP8",
+        marker_bit: bool = True,
+        deadline: float = 5.0,
+        log: Log | None = None,
+        channels: tuple[Channel, Channel] | None = None,
+    ) -> None:
+        self.log = Log() if log is None else log
+        self.codec, self.deadline = codec, deadline
+        self.meter = Meter()
+        self.track = OutgoingTrack(source, self.meter, even=codec == "H264")
+        one, two = channels or memory_channel()
+        self.started = self.log.now()
+        self.pc1 = Peer("pc1", one, self.log, patience=deadline, marker_bit=marker_bit)
+        self.pc2 = Peer("pc2", two, self.log, patience=deadline, marker_bit=marker_bit)
+        self.pc2.on_picture = self.meter.on_received
+        self.connected_after: float | None = None  # seconds from making the peers
+        self.first_frame_after: float | None = None
+        self.selected_pair = Pair()
+        self.bytes_sent = self.packets_lost = 0
+        self.bitrate_kbps = 0.0  # of the last half second
+        self.closed = False
+        self._heard = {"pc1": 0, "pc2": 0}  # datagrams received
+        self._silent = {"pc1": 0.0, "pc2": 0.0}  # seconds
+        self._checked = self.log.now()
+
+    @property
+    def steps(self) -> list[Step]:
+        """The negotiation. The program, --step, the notebooks and the tests all walk down this list."""
+        pc1, pc2 = self.pc1, self.pc2
+        return [
+            Step("pc1", "addTrack", functools.partial(pc1.add_track, self.track, self.codec)),
+            Step("pc1", "createOffer", pc1.create_offer),
+            Step("pc1", "setLocalDescription(offer)", pc1.set_local_description),
+            Step("pc1", "send the offer", pc1.send_description),
+            Step("pc2", "setRemoteDescription(offer)", functools.partial(pc2.receive_description, "offer")),
+            Step("pc1", "send its candidates", pc1.send_candidates),
+            Step("pc2", "addIceCandidate", pc2.receive_candidates),
+            Step("pc2", "createAnswer", pc2.create_answer),
+            Step("pc2", "setLocalDescription(answer)", pc2.set_local_description),
+            Step("pc2", "send the answer", pc2.send_description),
+            Step("pc1", "setRemoteDescription(answer)", functools.partial(pc1.receive_description, "answer")),
+            Step("pc2", "send its candidates", pc2.send_candidates),
+            Step("pc1", "addIceCandidate", pc1.receive_candidates),
+            Step("both", "connect", self.connect),
+            Step("pc2", "first picture", self.first_picture),
+        ]
+
+    async def run(self) -> None:
+        """Take all the steps, one after the other. Raises CallError if the call does not come about in time."""
+        for step in self.steps:
+            await step.run()
+
+    async def connect(self) -> Done:
+        """Wait. ICE finds the pair of addresses that works; over it a DTLS handshake makes keys that only these two
+        have, and each peer compares the certificate it is shown with the fingerprint from the SDP."""
+        peers = (self.pc1, self.pc2)
+        await self._until(lambda: all(peer.pc.connectionState == "connected" for peer in peers), "not connected")
+        self.connected_after = self.log.now() - self.started
+        self.selected_pair = self._find_pair()
+        self.log(
+            "call", "connected", f"{self.connected_after * 1000:.0f} ms after the peers were made, {self.selected_pair}"
+        )
+        for peer in peers:
+            peer.listen()
+        return Done("both", "connect", self.selected_pair, ("connectionState connecting → connected",))
+
+    async def first_picture(self) -> Done:
+        """pc1 encodes a picture, cuts it into RTP packets and encrypts them; pc2 puts them back in order, decodes, and
+        has the first picture. From here on it is the same, thirty times a second."""
+        await self._until(lambda: self.pc2.picture is not None, "connected, but no picture arrived")
+        self.first_frame_after = self.log.now() - self.started
+        self.log("pc2", "first picture", f"{self.first_frame_after * 1000:.0f} ms after the peers were made")
+        return Done("pc2", "first picture", self.pc2.picture)
+
+    async def _until(self, reached: Callable[[], bool], otherwise: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.deadline):
+                while not reached():
+                    await self.check()
+                    await asyncio.sleep(0.001)
+        if not reached():
+            raise CallError(f"{otherwise} after {self.deadline:g} s. {self.diagnosis}")
+
+    async def check(self) -> None:
+        """Raise CallError if the call is broken. aiortc itself reports a dead source or a vanished peer late or never."""
+        if self.track.failure is not None:
+            raise CallError(f"the source failed: {self.track.failure}")
+        for peer in (self.pc1, self.pc2):
+            if peer.hung_up:
+                return
+            if peer.pc.connectionState in ("failed", "closed"):
+                raise CallError(f"{peer.name} is {peer.pc.connectionState}. {self.diagnosis}")
+            for task in peer.tasks:
+                if task.done() and not task.cancelled() and (error := task.exception()):
+                    raise error
+        elapsed = self.log.now() - self._checked
+        if elapsed >= 0.5:
+            self._checked += elapsed
+            await self._read_stats(elapsed)
+
+    async def _read_stats(self, elapsed: float) -> None:
+        # aiortc's inbound-rtp counts no losses once a packet was sent again: ask the sender what pc2 reported to it.
+        report = {stats.type: stats for stats in (await self.pc1.pc.getStats()).values()}
+        if "outbound-rtp" in report:
+            sent = report["outbound-rtp"].bytesSent
+            self.bitrate_kbps = (sent - self.bytes_sent) * 8 / elapsed / 1000
+            self.bytes_sent = sent
+        if "remote-inbound-rtp" in report:
+            self.packets_lost = report["remote-inbound-rtp"].packetsLost
+        for peer, other in ((self.pc1, "pc2"), (self.pc2, "pc1")):
+            heard = sum(s.packetsReceived for s in (await peer.pc.getStats()).values() if s.type == "transport")
+            # At most 1 s at a time: a process that was asleep has not listened.
+            self._silent[other] = 0.0 if heard != self._heard[other] else self._silent[other] + min(elapsed, 1.0)
+            self._heard[other] = heard
+            if self._silent[other] > self.SILENCE and self.connected_after is not None:
+                raise CallError(f"{other} vanished: no datagram from it for {self.SILENCE:g} s, and it did not say bye")
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether a peer heard the other say bye."""
+        return self.pc1.hung_up or self.pc2.hung_up
+
+    def _find_pair(self) -> Pair:
+        # aiortc does not tell which pair ICE chose; with one candidate a side there is no other.
+        sides = (self.pc1.pc.localDescription, self.pc1.pc.remoteDescription)
+        found = [candidate_from_sdp(candidates_in(side.sdp)[0]["candidate"]) for side in sides]
+        return Pair(*(f"{c.ip}:{c.port} {c.type} {c.protocol}" for c in found))
+
+    @property
+    def diagnosis(self) -> str:
+        """The state of every layer of both peers and the likely cause, in one line."""
+        peers = (self.pc1, self.pc2)
+        layers = "; ".join(
+            f"{peer.name}: signalling {peer.pc.signalingState}, gathering {peer.pc.iceGatheringState}, "
+            f"ICE {peer.pc.iceConnectionState}, DTLS {peer.dtls_state}, connection {peer.pc.connectionState}"
+            for peer in peers
+        )
+        ice = {peer.pc.iceConnectionState for peer in peers}
+        dtls = {peer.dtls_state for peer in peers}
+        causes = {
+            "offer or answer did not arrive": any(peer.pc.remoteDescription is None for peer in peers),
+            "no candidate was found: there is no network address to use": any(
+                peer.pc.localDescription is None or not candidates_in(peer.pc.localDescription.sdp) for peer in peers
+            ),
+            "a certificate does not match the fingerprint in the SDP: the SDP was changed on its way": "failed" in dtls,
+            "ICE checks go unanswered: candidates did not arrive, the ICE password is wrong, or a firewall stops UDP on 127.0.0.1": bool(
+                ice & {"new", "checking", "failed"}
+            ),
+            "the DTLS handshake is not answered": dtls != {"connected"},
+            "the source gives no picture, or none can be decoded": True,
+        }
+        return f"{layers}. Likely cause: {next(cause for cause, holds in causes.items() if holds)}"
+
+    async def finish(self) -> None:
+        """Stop capturing, and give the pictures under way up to half a second to arrive."""
+        self.track.stop()
+        patience = self.log.now() + 0.5
+        while self.meter.sent > self.meter.received and self.log.now() < patience:
+            await asyncio.sleep(0.005)
+        await self._read_stats(max(self.log.now() - self._checked, 0.001))
+
+    async def hang_up(self) -> None:
+        """pc1 says bye, pc2 hears it, both sides close."""
+        await self.pc1.hang_up()
+        patience = self.log.now() + 0.5
+        while self.connected_after and not self.pc2.hung_up and self.log.now() < patience:
+            await asyncio.sleep(0.001)
+        await self.close()
+
+    async def close(self) -> None:
+        """Release everything: the source first, so that nothing new is made, then both peers."""
+        if self.closed:
+            return
+        self.closed = True
+        self.track.stop()
+        self.track.source.close()
+        outcomes = await asyncio.gather(self.pc1.close(), self.pc2.close(), return_exceptions=True)
+        self.log("call", "closed")
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+
+class Pair(NamedTuple):
+    """The selected candidate pair as pc1 sees it: "address:port type protocol", empty before there is one."""
+
+    local: str = ""
+    remote: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.local} ↔ {self.remote}"
+
+
+# ---- 5  Pictures: time code, colour, delay ---------------------------------------------------------------------------
+#
+# "connected" proves nothing; a picture does. Every outgoing picture carries its number in the top left corner, as 32
+# black and white cells: 16 bits number, 16 bits checksum. A cell is 8 pixels wide, so that it survives the compression.
+
+CELL = 8  # pixels
+CODE_ROWS, CODE_COLUMNS = 2, 16
+
+
+def write_time_code(picture: Picture, number: int) -> None:
+    """Draw `number` modulo 65536 into the top left 128 x 16 pixels of a picture, in place."""
+    code = struct.pack(">H", number % 65536)
+    bits = np.unpackbits(np.frombuffer(code + struct.pack(">H", binascii.crc_hqx(code, 0xFFFF)), np.uint8))
+    cells = bits.reshape(CODE_ROWS, CODE_COLUMNS) * np.uint8(255)
+    picture[: CODE_ROWS * CELL, : CODE_COLUMNS * CELL] = cells.repeat(CELL, 0).repeat(CELL, 1)[:, :, None]
+
+
+def read_time_code(picture: Picture) -> int | None:
+    """Return the number in a picture (0..65535), or None where the checksum says that it cannot be read."""
+    corner = picture[: CODE_ROWS * CELL, : CODE_COLUMNS * CELL, 1]
+    if corner.shape != (CODE_ROWS * CELL, CODE_COLUMNS * CELL):
+        return None
+    cells = corner.reshape(CODE_ROWS, CELL, CODE_COLUMNS, CELL)[:, 2:-2, :, 2:-2].mean(axis=(1, 3))
+    code = np.packbits(cells.reshape(-1) > 127).tobytes()
+    number, checksum = struct.unpack(">HH", code)
+    return int(number) if checksum == binascii.crc_hqx(code[:2], 0xFFFF) else None
+
+
+class Meter:
+    """A stopwatch beside the call: it sees both ends, which no peer does, and times each picture from the moment it was
+    captured until pc2 has it decoded, on one clock."""
+
+    def __init__(self) -> None:
+        self.sent = self.received = self.misread = 0
+        self.delays: deque[float] = deque(maxlen=100_000)  # seconds
+        self.arrivals: deque[float] = deque(maxlen=60)
+        self.first_arrival = self.last_arrival = 0.0
+        self._captured: dict[int, float] = {}  # pictures under way
+
+    def on_sent(self, captured_at: float) -> int:
+        """Note a picture captured at that time (s, perf_counter); return its number."""
+        number, self.sent = self.sent % 65536, self.sent + 1
+        self._captured[number] = captured_at
+        while len(self._captured) > 1024:  # lost on the way
+            del self._captured[next(iter(self._captured))]
+        return number
+
+    def on_received(self, picture: Picture) -> None:
+        """Note a decoded picture. A number that is unreadable or not under way is a misread, never a delay."""
+        now = time.perf_counter()
+        number = read_time_code(picture)
+        captured_at = None if number is None else self._captured.pop(number, None)
+        if captured_at is None:
+            self.misread += 1
+        else:
+            self.delays.append(now - captured_at)
+        self.received += 1
+        self.first_arrival = self.first_arrival or now
+        self.last_arrival = now
+        self.arrivals.append(now)
+
+    @property
+    def latency_ms(self) -> dict[str, float | None]:
+        """Median, 95th percentile and maximum of the delay, in ms; None before the first picture."""
+        if not self.delays:
+            return {"p50": None, "p95": None, "max": None}
+        p50, p95, most = np.percentile(self.delays, [50, 95, 100]) * 1000
+        return {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "max": round(float(most), 2)}
+
+    @property
+    def received_fps(self) -> float:
+        """Pictures a second, over the whole call."""
+        span = self.last_arrival - self.first_arrival
+        return (self.received - 1) / span if span else 0.0
+
+    def __repr__(self) -> str:
+        latency = self.latency_ms
+        return (
+            f"{self.sent} pictures sent, {self.received} received, {self.misread} misread, {self.received_fps:.1f}/s; "
+            f"delay {latency['p50']} ms median, {latency['p95']} p95, {latency['max']} max"
+        )
+
+
+def planes(frame: av.VideoFrame) -> list[npt.NDArray[np.uint8]]:
+    """Return views of an I420 frame: brightness for every pixel, two colours for every 2 x 2 pixels."""
+    raw = [(p, np.frombuffer(memoryview(p), np.uint8).reshape(-1, p.line_size)) for p in frame.planes]  # type: ignore[arg-type]
+    return [rows[: plane.height, : plane.width] for plane, rows in raw]
+
+
+def i420_parts(i420: npt.NDArray[Any], rows: int, columns: int) -> list[npt.NDArray[Any]]:
+    """Return views of the same three parts in OpenCV's I420 array, which knows even sizes only."""
+    brightness, *colours = np.split(i420.reshape(-1), [rows * columns, rows * columns * 5 // 4])
+    return [brightness.reshape(rows, columns), *(colour.reshape(rows // 2, columns // 2) for colour in colours)]
+
+
+def make_even(picture: Picture) -> Picture:
+    """Return the picture with its last row and column doubled where their number is odd."""
+    rows, columns = picture.shape[:2]
+    return cv2.copyMakeBorder(picture, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
+
+
+def to_frame(picture: Picture) -> av.VideoFrame:
+    """Convert a picture of any size to what encoders take: I420."""
+    even = make_even(picture) if picture.shape[0] % 2 or picture.shape[1] % 2 else picture
+    frame = av.VideoFrame(picture.shape[1], picture.shape[0], "yuv420p")
+    parts = i420_parts(cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420), *even.shape[:2])
+    for plane, part in zip(planes(frame), parts, strict=True):
+        plane[:] = part[: plane.shape[0], : plane.shape[1]]
+    return frame
+
+
+def to_picture(frame: av.VideoFrame) -> Picture:
+    """Convert a decoded I420 frame to a picture."""
+    rows, columns = frame.height + frame.height % 2, frame.width + frame.width % 2
+    i420 = np.empty((rows * 3 // 2, columns), np.uint8)
+    for plane, part in zip(planes(frame), i420_parts(i420, rows, columns), strict=True):
+        part[: plane.shape[0], : plane.shape[1]] = plane
+    return cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420)[: frame.height, : frame.width]
+
+
+class OutgoingTrack(MediaStreamTrack):
+    """pc1's video track: takes pictures from a source, numbers them, hands them to aiortc's sender."""
+
+    kind = "video"
+
+    def __init__(self, source: Source, meter: Meter, *, even: bool = False) -> None:
+        super().__init__()
+        self.source, self.meter = source, meter
+        self.even = even  # H264 with 4:2:0 colour has no odd sizes: such a picture is sent one row or column larger
+        self.picture: Picture | None = None  # the newest one, as sent
+        self.failure: BaseException | None = None
+        self._start: float | None = None
+
+    async def recv(self) -> av.VideoFrame:
+        """Return the next frame. aiortc's sender calls this each time it has sent the one before."""
+        try:
+            picture, captured_at = await self.source.next()
+        except CallError as error:
+            raise MediaStreamError(str(error)) from error  # the end of a track, in aiortc's words
+        finally:
+            self.failure = sys.exception()  # aiortc only logs what is raised here; Call.check() raises it
+        if self.readyState != "live":
+            raise MediaStreamError
+        if self.even:
+            picture = make_even(picture)
+        write_time_code(picture, self.meter.on_sent(captured_at))
+        self.picture = picture
+        frame = to_frame(picture)
+        # The RTP timestamp is the moment of capture (RFC 3550 section 5.1) in ticks of the 90 kHz video clock.
+        self._start = self._start or captured_at
+        frame.pts, frame.time_base = (
+            round((captured_at - self._start) * VIDEO_CLOCK_RATE),
+            Fraction(1, VIDEO_CLOCK_RATE),
+        )
+        return frame
+
+
+# ---- 6  Sources: where pictures come from ----------------------------------------------------------------------------
+
+
+class Source(Protocol):
+    """Where pc1's pictures come from. Written for one reader, who asks for the next one when the last is encoded."""
+
+    label: str
+
+    async def next(self) -> tuple[Picture, float]:
+        """Return a picture, the caller's to draw on, and when it was captured (s, perf_counter)."""
+
+    def close(self) -> None:
+        """Release the device."""
+
+
+class SyntheticSource:
+    """A view from a train: calm sky, far hills, near grass that rushes by. A codec keeps the calm parts and blurs the
+    fast, finely drawn ones; the bright balloon shows what 4:2:0 does to colour."""
+
+    HORIZON = 0.55  # of the height
+
+    def __init__(self, width: int, height: int, fps: float) -> None:
+        self.label, self.width, self.height, self.fps = "synthetic", width, height, fps
+        self._start: float | None = None
+        self._slot = -1
+        horizon = int(height * self.HORIZON)
+        noise = np.random.default_rng(7)
+        x = np.arange(2 * width)
+        lap = x * 2 * np.pi / (2 * width)  # the landscape closes after two widths
+        sky = np.linspace((150, 75, 45), (150, 190, 250), horizon)[:, None].repeat(2 * width, 1)
+        for shade, size, waves in (((150, 120, 120), 0.5, (2, 5, 9)), ((110, 95, 70), 0.25, (3, 7, 13))):
+            ridge = horizon * (1 - size * (0.5 + sum(np.sin(w * lap + w * w) / w for w in waves) * 0.6))
+            sky[np.arange(horizon)[:, None] > ridge] = shade
+        # The ground in strips; each is nearer than the one above it and so passes faster.
+        edges = horizon + ((height - horizon) * np.array([0, 0.08, 0.2, 0.36, 0.58, 1])).astype(int)
+        self._strips: list[tuple[int, int, float, Picture]] = [(0, horizon, 0.03, self._loop(sky))]
+        for nearness, (top, bottom) in enumerate(itertools.pairwise(edges)):
+            grain = noise.normal(0, 10 + 9 * nearness, (bottom - top, 2 * width)).astype(np.float32)
+            grain = cv2.GaussianBlur(np.tile(grain, 2), (0, 0), sigmaX=3 + 2 * nearness, sigmaY=1) * (2 + nearness)
+            grain = np.roll(grain[:, width : 3 * width], width, axis=1)  # the middle: it closes without a seam
+            colour = np.array((70, 150, 125)) * (1 - 0.09 * nearness)
+            self._strips.append((top, bottom, 0.08 * 2**nearness, self._loop(grain[:, :, None] + colour)))
+
+    def _loop(self, strip: npt.NDArray[Any]) -> Picture:
+        return np.concatenate([strip, strip[:, : self.width]], axis=1).clip(0, 255).astype(np.uint8)
+
+    def draw(self, t: float) -> Picture:
+        """Return the view at second `t`."""
+        picture = np.empty((self.height, self.width, 3), np.uint8)
+        for top, bottom, speed, strip in self._strips:
+            left = int(t * speed * self.width) % (2 * self.width)
+            picture[top:bottom] = strip[:, left : left + self.width]
+        size = max(self.height // 12, 4)
+        x = int(self.width * (0.5 + 0.35 * math.sin(t * 0.7)))
+        y = int(self.height * (0.3 + 0.08 * math.sin(t * 1.9)))
+        cv2.ellipse(picture, (x, y), (size, int(size * 1.2)), 0, 0, 360, (60, 40, 220), -1, cv2.LINE_AA)
+        cv2.ellipse(picture, (x, y), (size // 3, int(size * 1.2)), 0, 0, 360, (40, 210, 250), -1, cv2.LINE_AA)
+        for side in (-1, 1):
+            cv2.line(
+                picture,
+                (x + side * size * 2 // 3, y + size),
+                (x + side * size // 4, y + size * 3 // 2),
+                (40, 60, 90),
+                1,
+                cv2.LINE_AA,
+            )
+        cv2.rectangle(picture, (x - size // 4, y + size * 3 // 2), (x + size // 4, y + size * 2), (40, 60, 90), -1)
+        return picture
+
+    async def next(self) -> tuple[Picture, float]:
+        now = time.perf_counter()
+        self._start = self._start or now
+        # A slot that was missed is skipped. Making up for it would send a burst and show the past.
+        self._slot = max(self._slot + 1, int((now - self._start) * self.fps))
+        await asyncio.sleep(self._start + self._slot / self.fps - now)
+        picture = self.draw(self._slot / self.fps)
+        return picture, time.perf_counter()
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+class ThreadedSource:
+    """A source whose reading blocks (camera, file, screen): a thread reads, the newest picture waits, older ones go."""
+
+    PATIENCE = 5.0  # seconds without a picture before the source counts as dead
+
+    def __init__(
+        self, label: str, pictures: Callable[[threading.Event], Generator[Picture]], width: int, height: int, fps: float
+    ) -> None:
+        self.label, self.width, self.height, self.fps = label, width, height, fps
+        self._pictures = pictures
+        self._loop = asyncio.get_running_loop()
+        self._newest: tuple[Picture, float] | None = None
+        self._failure: CallError | None = None
+        self._news = asyncio.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, name=f"source {label}", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        due = 0.0
+        try:
+            with contextlib.closing(self._pictures(self._stop)) as pictures:
+                for picture in pictures:
+                    now = time.perf_counter()
+                    if self._stop.is_set():
+                        return
+                    if now >= due - 0.5 / self.fps:  # a source faster than --fps is thinned out
+                        due = max(due + 1 / self.fps, now)
+                        self._publish((fit(picture, self.width, self.height), now), None)
+        except CallError as error:
+            self._publish(None, error)
+
+    def _publish(self, newest: tuple[Picture, float] | None, failure: CallError | None) -> None:
+        def publish() -> None:
+            self._newest, self._failure = newest, failure
+            self._news.set()
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everyone who could want a picture
+            self._loop.call_soon_threadsafe(publish)
+
+    async def next(self) -> tuple[Picture, float]:
+        try:
+            await asyncio.wait_for(self._news.wait(), self.PATIENCE)
+        except TimeoutError as error:
+            raise CallError(f"{self.label} gave no picture for {self.PATIENCE:g} s: is it still connected?") from error
+        self._news.clear()
+        if self._failure or self._newest is None:
+            raise self._failure or CallError(f"{self.label} ended")
+        return self._newest
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2)  # a driver that hangs in read() keeps its daemon thread, not the program
+
+
+def fit(picture: Picture, width: int, height: int) -> Picture:
+    """Return a copy of that size, scaled with its aspect ratio kept, black where the shapes differ."""
+    rows, columns = picture.shape[:2]
+    scale = min(width / columns, height / rows)
+    if scale != 1:
+        size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    rows, columns = picture.shape[:2]
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return cv2.copyMakeBorder(picture, top, height - rows - top, left, width - columns - left, cv2.BORDER_CONSTANT)
+
+
+def camera_pictures(index: int, width: int, height: int, fps: float, stop: threading.Event) -> Generator[Picture]:
+    """Yield the pictures of a camera, asked for the nearest it has to that size and rate."""
+    device = cv2.VideoCapture(index)
+    try:
+        if not device.isOpened():
+            path = Path(f"/dev/video{index}")
+            if sys.platform == "linux" and not path.exists():
+                raise CallError(
+                    f"there is no camera {index} ({path} does not exist): plug one in, or use --source synthetic"
+                )
+            raise CallError(
+                f"camera {index} cannot be opened: close the program that uses it, and check the permission"
+            )
+        device.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+        device.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+        device.set(cv2.CAP_PROP_FPS, fps)
+        ever = False
+        while not stop.is_set():
+            arrived, picture = device.read()
+            if not arrived and ever:
+                raise CallError(f"camera {index} stopped giving pictures: was it unplugged? Plug it in and call again")
+            if not arrived:
+                raise CallError(
+                    f"camera {index} is open but gives no picture: another program may be using it; close it"
+                )
+            ever = True
+            yield picture
+    finally:
+        device.release()
+
+
+def file_pictures(path: str, note: Callable[[str], None], stop: threading.Event) -> Generator[Picture]:
+    """Yield the pictures of a video file at its own rate, from the start again at its end."""
+    began = time.perf_counter()
+    while not stop.is_set():
+        count, shown, length = 0, 0.0, 0.0  # pictures, s, s
+        try:
+            with av.open(path) as container:
+                if not container.streams.video:
+                    raise CallError(f"{path} has no video in it: give a video file")
+                stream = container.streams.video[0]
+                period = 1 / float(stream.average_rate or 25)
+                length = (container.duration or 0) / av.time_base
+                first = None
+                for frame in container.decode(stream):
+                    first = frame.time if first is None else first
+                    shown = count * period if frame.time is None or first is None else frame.time - first
+                    count += 1
+                    late = time.perf_counter() - began - shown
+                    if late < period or count == 1:  # one that comes too late is skipped, not shown in a hurry
+                        stop.wait(max(0.0, -late))
+                        yield frame.to_ndarray(format="bgr24")
+                    if stop.is_set():
+                        return
+        except (av.FFmpegError, OSError) as error:
+            if count == 0:
+                raise CallError(f"{path} cannot be read ({error.strerror}): give a video file that plays") from error
+            note(f"{path} is damaged after {shown:.1f} s ({error.strerror}): that part is played in a loop")
+        else:
+            if count == 0:
+                raise CallError(f"{path} holds no picture that can be decoded: give a video file that plays")
+            if length > shown + period + 0.5:
+                note(
+                    f"{path} ends after {shown:.1f} s of {length:.1f} s: it is truncated, that part is played in a loop"
+                )
+        began += shown + period
+        while count == 1 and not stop.wait(period):  # a still picture
+            yield frame.to_ndarray(format="bgr24")
+
+
+def screen_pictures(fps: float, stop: threading.Event) -> Generator[Picture]:
+    """Yield what the first screen shows. (Through av's x11grab the process would crash: libxcb again.)"""
+    try:
+        import mss
+        import mss.exception
+    except ImportError as error:
+        raise CallError(
+            "--source screen needs the package mss: pip install 'loopback[screen]', or pip install mss"
+        ) from error
+    try:
+        with mss.MSS() as grabber:
+            while not stop.wait(0.5 / fps):
+                yield np.asarray(grabber.grab(grabber.monitors[1]))[:, :, :3]
+    except mss.exception.ScreenShotError as error:
+        raise CallError(f"the screen cannot be read ({error}): is there a display?") from error
+
+
+def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Source:
+    """Return the source that --source names: synthetic, camera, camera:1, screen, or the path of a video file."""
+    if spec == "synthetic":
+        return SyntheticSource(width, height, fps)
+    kind, _, number = spec.partition(":")
+    loop = asyncio.get_running_loop()
+    pictures: Callable[[threading.Event], Generator[Picture]]
+    if kind == "camera" and (number or "0").isdecimal():
+        pictures = functools.partial(camera_pictures, int(number or 0), width, height, fps)
+    elif spec == "screen":
+        pictures = functools.partial(screen_pictures, fps)
+    else:
+        pictures = functools.partial(
+            file_pictures, spec, lambda text: loop.call_soon_threadsafe(log, "source", "note", text) and None
+        )
+    return ThreadedSource(spec, pictures, width, height, fps)
+
+
+# ---- 7  Looking: view, window, recorder ------------------------------------------------------------------------------
+
+INK, PALE, FAINT, ACCENT = (240, 240, 240), (190, 190, 185), (130, 125, 120), (120, 210, 255)  # blue-green-red
+BACKGROUND = (38, 33, 30)
+KEYS = "c call   h hang up   g grey   s snapshot   q quit"
+
+
+class View:
+    """Draws the call: both pictures side by side, captions, states and the last lines of the log."""
+
+    MARGIN, CAPTION, LINE, LINES = 16, 30, 20, 6  # pixels, pixels, pixels, log lines
+    LARGEST = (640, 480)  # a larger picture is scaled down to this
+
+    def __init__(self, width: int, height: int, log: Log) -> None:
+        scale = min(1.0, self.LARGEST[0] / width, self.LARGEST[1] / height)
+        self.size = (round(width * scale), round(height * scale))
+        self.log = log
+        self.grey = False
+        self.message = ""  # shown above the log
+        self.pane = max(self.size[0], 440)
+        below = self.CAPTION + 2 * self.LINE + self.LINES * self.LINE + self.LINE + 2 * self.MARGIN
+        self.shape = (self.MARGIN + self.CAPTION + self.size[1] + below, 3 * self.MARGIN + 2 * self.pane, 3)
+        self.shape = (self.shape[0] + self.shape[0] % 2, self.shape[1] + self.shape[1] % 2, 3)  # encoders want even
+        self._font = cv2.FontFace("sans")
+
+    def corner(self, side: int) -> tuple[int, int]:
+        """Return x and y of the top left pixel of the left (0) or right (1) picture."""
+        return self.MARGIN + side * (self.pane + self.MARGIN) + (
+            self.pane - self.size[0]
+        ) // 2, self.MARGIN + self.CAPTION
+
+    def draw(self, call: Call | None) -> Picture:
+        """Return the view as a picture. Without a call the panes are empty."""
+        canvas = np.full(self.shape, BACKGROUND, np.uint8)
+        live = call is not None and not call.closed
+        pictures = [call.track.picture, call.pc2.picture] if call and live else [None, None]
+        titles = ["pc1 captures", "pc2 received"]
+        for side, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+            x, y = self.corner(side)
+            width, height = self.size
+            if picture is None:
+                cv2.rectangle(canvas, (x, y), (x + width - 1, y + height - 1), (55, 50, 46), -1)
+                self._text(
+                    canvas,
+                    "waiting for the first picture" if live else "no call: press c",
+                    x + 14,
+                    y + height // 2,
+                    FAINT,
+                )
+            else:
+                if (picture.shape[1], picture.shape[0]) != self.size:
+                    picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
+                if side == 1 and self.grey:
+                    picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+                canvas[y : y + height, x : x + width] = picture
+            left = self.MARGIN + side * (self.pane + self.MARGIN)
+            end = self._text(canvas, title, left, y - 10, INK, 18)
+            if call and live:
+                self._text(canvas, self._caption(call)[side], end + 14, y - 10, ACCENT, 15)
+                peer = (call.pc1, call.pc2)[side]
+                states = "   ".join(f"{name.removesuffix('State')} {state}" for name, state in peer.states.items())
+                self._text(canvas, f"{peer.name}   {states}", left, y + height + self.LINE, PALE, 13)
+        y = self.MARGIN + self.CAPTION + self.size[1] + 2 * self.LINE + self.MARGIN // 2
+        if self.message:
+            self._text(canvas, self.message, self.MARGIN, y, ACCENT, 15)
+        for event in list(self.log.events)[-self.LINES :]:
+            y += self.LINE
+            for column, text in zip(
+                (0, 90, 140, 370), (f"{event.t * 1000:8.0f} ms", event.who, event.what, event.detail), strict=True
+            ):
+                self._text(
+                    canvas,
+                    text[: (self.shape[1] - column) // 8],
+                    self.MARGIN + column,
+                    y,
+                    FAINT if column == 0 else PALE,
+                    14,
+                )
+        self._text(canvas, KEYS, self.MARGIN, self.shape[0] - self.MARGIN, INK, 14)
+        return canvas
+
+    def _caption(self, call: Call) -> tuple[str, str]:
+        meter, picture = call.meter, call.track.picture
+        sent = f"{call.track.source.label[-24:]}  " + (
+            f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
+        )
+        recent = list(meter.delays)[-30:]
+        arrivals = meter.arrivals
+        if not recent or len(arrivals) < 2:
+            return sent, call.codec
+        rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
+        delay = statistics.median(recent) * 1000
+        return (
+            sent,
+            f"{call.codec}  {delay:.1f} ms  {rate:.1f}/s  {call.bitrate_kbps:.0f} kbit/s  lost {call.packets_lost}",
+        )
+
+    def _text(self, canvas: Picture, text: str, x: int, y: int, colour: tuple[int, int, int], size: int = 15) -> int:
+        end, _ = cv2.putText(canvas, text, (x, y), colour, self._font, size)
+        return int(end[0])
+
+
+class Display:
+    """The X display of this session, on Linux. Qt, which draws OpenCV's windows, ends the whole process when it finds
+    none, or when it dies; no `except` catches that. So: ask first, and look before each use."""
+
+    def __init__(self) -> None:
+        """Raises CallError with the reason why no window can be shown here."""
+        self._poll: select.poll | None = None
+        if cv2.currentUIFramework() == "":
+            raise CallError("this OpenCV has no windows (opencv-python-headless): install opencv-python instead of it")
+        if sys.platform != "linux":
+            return  # macOS and Windows always have one
+        loaded = list(sys.modules)
+        if loaded.index("av") < loaded.index("cv2"):
+            raise CallError("aiortc was imported before cv2, so a window would hang: import loopback (or cv2) first")
+        try:
+            x11 = ctypes.CDLL("libX11.so.6")
+        except OSError as error:
+            raise CallError("libX11 is missing: on Debian or Ubuntu, apt install libx11-6") from error
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        self._connection = ctypes.c_void_p(x11.XOpenDisplay(None))
+        if not self._connection:
+            raise CallError(f"no display (DISPLAY is {os.environ.get('DISPLAY') or 'not set'})")
+        self._close = x11.XCloseDisplay
+        self._poll = select.poll()
+        self._poll.register(x11.XConnectionNumber(self._connection), 0)  # 0: tell of a hang-up only
+
+    @property
+    def alive(self) -> bool:
+        return self._poll is None or not self._poll.poll(0)
+
+    def close(self) -> None:
+        if self._poll is not None and self.alive:
+            self._close(self._connection)
+
+
+class Window:
+    """A window on the screen. Raises CallError where there can be none, and when its display dies."""
+
+    NAME = "loopback: a WebRTC call"
+
+    def __init__(self) -> None:
+        self._display = Display()
+        # Qt would complain that it finds no fonts; the window's text is drawn by View. cv2 sets these at import.
+        os.environ["QT_LOGGING_RULES"] = "*.warning=false"
+        cv2.namedWindow(self.NAME, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
+        self._shown = False
+
+    def show(self, canvas: Picture) -> str | None:
+        """Show a picture and return the key pressed, "" for none, None when the user has closed the window."""
+        if not self._display.alive:
+            raise CallError("the display died: the window is gone; start the program again where there is one")
+        # After the close button OpenCV has no window left to ask about, and imshow would open another.
+        try:
+            if self._shown and cv2.getWindowProperty(self.NAME, cv2.WND_PROP_VISIBLE) < 1:
+                return None
+        except cv2.error:
+            return None
+        cv2.imshow(self.NAME, canvas)
+        self._shown = True
+        key = cv2.pollKey()
+        return "" if key == -1 else chr(key & 0xFF)
+
+    def close(self) -> None:
+        if self._display.alive:
+            cv2.destroyAllWindows()
+        self._display.close()
+
+
+class Recorder:
+    """Writes the view to a video file, in a thread of its own. Every packet is written at once, and the containers are
+    of kinds that need no ending, so what is on the disk plays even if the process is killed."""
+
+    KINDS: ClassVar[dict[str, tuple[str, str, dict[str, str]]]] = {
+        ".mkv": ("matroska", "libx264", {"cluster_time_limit": "500"}),
+        ".mp4": ("mp4", "libx264", {"movflags": "frag_every_frame+empty_moov+default_base_moof"}),
+        ".webm": ("webm", "libvpx", {"cluster_time_limit": "500"}),
+    }
+    CODECS: ClassVar[dict[str, dict[str, str]]] = {
+        "libx264": {"preset": "ultrafast", "tune": "zerolatency", "crf": "23"},
+        "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "2M"},
+    }
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        """`shape` is that of every picture. Raises CallError when the file cannot be written."""
+        self.path = path
+        self.dropped = 0
+        self._queue: queue.Queue[tuple[Picture, float] | None] = queue.Queue(maxsize=8)
+        self._failure: OSError | None = None
+        container, codec, options = self.KINDS[path.suffix.lower()]
+        try:
+            self._file = av.open(str(path), "w", format=container, options={**options, "flush_packets": "1"})
+            self._stream = self._file.add_stream(codec, options=self.CODECS[codec])
+            self._stream.height, self._stream.width = shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, 1000)
+            self._stream.codec_context.gop_size = 30
+            self._file.start_encoding()
+        except OSError as error:
+            raise self._trouble(error) from error
+        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
+        self._thread.start()
+
+    def write(self, picture: Picture, t: float) -> None:
+        """Record a picture shown at second `t`. Raises CallError when the disk does not take it."""
+        if self._failure:
+            raise self._trouble(self._failure)
+        try:
+            self._queue.put_nowait((picture, t))
+        except queue.Full:
+            self.dropped += 1  # rather than hold up the call
+
+    def close(self) -> None:
+        """Write what is left and close the file. Raises CallError when the disk did not take it."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=2)
+        self._thread.join(timeout=3)
+        if self._failure:
+            raise self._trouble(self._failure)
+
+    def _write(self) -> None:
+        last = -1
+        try:
+            while (item := self._queue.get()) is not None:
+                picture, t = item
+                frame = to_frame(picture)
+                frame.pts, frame.time_base = max(round(t * 1000), last + 1), Fraction(1, 1000)
+                last = frame.pts
+                self._file.mux(self._stream.encode(frame))
+            self._file.mux(self._stream.encode(None))
+            self._file.close()
+        except OSError as error:
+            self._failure = error
+
+    def _trouble(self, error: OSError) -> CallError:
+        return CallError(
+            f"{self.path} cannot be written ({error.strerror}): make room or choose another place; what is there plays"
+        )
+
+
+def check_writable(path: Path) -> None:
+    """Raise CallError where a file cannot be written, before a call is made in vain."""
+    if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CallError(f"{path} cannot be written: choose a place that exists and is yours")
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a picture file. Raises CallError when it cannot be written."""
+    try:
+        path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+    except OSError as error:
+        raise CallError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+
+
+# ---- 8  Session: keys, command line, exit status ---------------------------------------------------------------------
+
+
+class Session:
+    """What a user does with calls: see, step, hang up, call again, record. Holds what lives longer than one call."""
+
+    TICK = 1 / 30  # s between two views
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.console = Console(sys.stderr if options.json else sys.stdout)
+        self.log = Log(self.console.event)
+        self.view = View(options.width, options.height, self.log)
+        self.call: Call | None = None
+        self.window: Window | None = None
+        self.recorder: Recorder | None = None
+        self.snapshot: Path | None = options.snapshot
+        self.seconds: float | None = options.seconds
+        self.setup: asyncio.Task[None] | None = None
+        self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
+        self.hurry = False  # --step: nobody can press Enter
+        self.ended = False
+
+    async def run(self) -> None:
+        """Run until the user, --seconds or a failure ends it. Raises CallError; leaves nothing open."""
+        try:
+            self._open_view()
+            if self.options.step:
+                self._read_enter()
+            self.dial()
+            until = math.inf
+            while not self.ended and self.log.now() < until:
+                await asyncio.sleep(self.TICK - self.log.now() % self.TICK)
+                await self._tick()
+                if until == math.inf and self.seconds is not None and self.call and self.call.meter.received:
+                    until = self.log.now() + self.seconds
+            if self.call and not self.call.closed:
+                await self.call.finish()
+        finally:
+            await self._close()
+
+    def _open_view(self) -> None:
+        if self.options.view != "none":
+            try:
+                self.window = Window()
+                self.window.show(self.view.draw(None))
+            except CallError as error:
+                if self.options.view == "window":
+                    raise
+                self.snapshot = self.snapshot or Path("loopback.png")
+                self.console.line(f"{error}: no window; the view is written to {self.snapshot} at the end")
+        if self.window is None and self.seconds is None:
+            self.seconds = 5.0
+        if self.snapshot:
+            check_writable(self.snapshot)
+        if self.options.record:
+            self.recorder = Recorder(self.options.record, self.view.shape)
+
+    def dial(self) -> None:
+        """Make a call, unless there is one."""
+        if self.call and not self.call.closed:
+            return
+        o = self.options
+        source = open_source(o.source, o.width, o.height, o.fps, self.log)
+        self.call = Call(
+            source, codec=o.codec, marker_bit=o.jitter_buffer == "marker", deadline=o.deadline, log=self.log
+        )
+        self.setup = asyncio.create_task(self._step_through(self.call) if o.step else self.call.run())
+
+    async def hang_up(self) -> None:
+        """End the call; the session goes on."""
+        if self.call and not self.call.closed:
+            await self._drop_setup()
+            self.console.line(f"hung up: {self.call.meter!r}")
+            await self.call.hang_up()
+
+    async def key(self, key: str) -> None:
+        """Do what a key of the window stands for (KEYS)."""
+        if key in ("q", "\x1b"):
+            self.ended = True
+        elif key == "c":
+            self.dial()
+        elif key == "h":
+            await self.hang_up()
+        elif key == "g":
+            self.view.grey = not self.view.grey
+        elif key == "s":
+            path = self.options.snapshot or Path("loopback.png")
+            write_picture(path, self.view.draw(self.call))
+            self.log("window", "snapshot", str(path))
+        elif key:
+            self.go.release()
+
+    async def _tick(self) -> None:
+        call = self.call
+        if self.setup and self.setup.done():
+            self.setup.result()
+        if call and not call.closed and call.connected_after is not None:
+            await call.check()
+        if self.window or self.recorder:
+            canvas = self.view.draw(call)
+            if self.recorder:
+                self.recorder.write(canvas, self.log.now())
+            if self.window:
+                key = self.window.show(canvas)
+                if key is None:
+                    self.ended = True
+                else:
+                    await self.key(key)
+        if call and not call.closed:
+            self.console.progress(call)
+
+    async def _step_through(self, call: Call) -> None:
+        steps = call.steps
+        for number, step in enumerate(steps, 1):
+            title = f"Step {number} of {len(steps)}: {step.who} {step.what}"
+            self.console.line(f"\n{title}\n  {step.why}\n  [Enter, or a key in the window]")
+            self.view.message = f"{title}   (press a key)"
+            if not self.hurry:
+                await self.go.acquire()
+            done = await step.run()
+            self.console.line(f"  {done!r}\n  {call.pc1}\n  {call.pc2}")
+        self.view.message = ""
+
+    def _read_enter(self) -> None:
+        # A thread: Windows cannot wait for a terminal and for sockets in one event loop. It ends with the process, and
+        # reads without Python's buffer, whose lock it would hold at that moment.
+        loop = asyncio.get_running_loop()
+
+        def lines(text: bytes) -> None:
+            for _ in range(text.count(b"\n")):
+                self.go.release()
+            if not text and not self.window:
+                self.hurry = True
+                self.go.release()
+
+        def read() -> None:
+            text = b"..."
+            with contextlib.suppress(RuntimeError, OSError):  # the loop has ended; there is no terminal
+                while text:
+                    text = os.read(0, 1024)
+                    loop.call_soon_threadsafe(lines, text)
+
+        threading.Thread(target=read, name="stdin", daemon=True).start()
+
+    async def _drop_setup(self) -> None:
+        if self.setup:
+            self.setup.cancel()
+            await asyncio.gather(self.setup, return_exceptions=True)
+            self.setup = None
+
+    async def _close(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:  # each of these runs, whatever the others raise
+            if self.window:
+                stack.callback(self.window.close)
+            if self.recorder:
+                stack.callback(self.recorder.close)
+            if self.call:
+                stack.push_async_callback(self.call.close)
+            stack.push_async_callback(self._drop_setup)
+            if self.snapshot and self.call and self.call.meter.received:
+                write_picture(self.snapshot, self.view.draw(self.call))
+                self.log("call", "picture written", str(self.snapshot))
+
+    def report(self) -> dict[str, Any]:
+        """Return what --json prints: the measurements of the last call."""
+        o, call = self.options, self.call
+        meter = call.meter if call else Meter()
+        picture = call.track.picture if call else None
+        span = meter.last_arrival - meter.first_arrival
+
+        def milliseconds(seconds: float | None) -> float | None:
+            return None if seconds is None else round(seconds * 1000, 1)
+
+        return {
+            "source": o.source,
+            "width": o.width if picture is None else picture.shape[1],
+            "height": o.height if picture is None else picture.shape[0],
+            "fps": o.fps,
+            "codec": o.codec,
+            "setup_ms": {
+                "connected": milliseconds(call.connected_after if call else None),
+                "first_frame": milliseconds(call.first_frame_after if call else None),
+            },
+            "latency_ms": meter.latency_ms,
+            "frames": {"sent": meter.sent, "received": meter.received, "misread": meter.misread},
+            "received_fps": round(meter.received_fps, 2),
+            "bitrate_kbps": round(call.bytes_sent * 8 / span / 1000, 1) if call and span else 0.0,
+            "packets_lost": call.packets_lost if call else 0,
+            "selected_pair": (call.selected_pair if call else Pair())._asdict(),
+            "log": [event.as_dict() for event in self.log.events],
+        }
+
+
+class Console:
+    """The terminal: log lines, and on a real terminal one line of live progress below them."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.live = stream, stream.isatty()
+        self._due = 0.0
+
+    def line(self, text: str, end: str = "\n") -> None:
+        try:
+            print(("\r\x1b[K" if self.live else "") + text, end=end, file=self.stream, flush=True)
+        except BrokenPipeError:  # the reader has gone (| head): the call goes on without one
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def event(self, event: Event) -> None:
+        self.line(str(event))
+
+    def progress(self, call: Call) -> None:
+        if self.live and call.meter.received and time.perf_counter() >= self._due:
+            self._due = time.perf_counter() + 0.5
+            self.line(f"{call.meter!r}, {call.bitrate_kbps:.0f} kbit/s", end="")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"loopback: {message} (--help lists what there is)\n")
+
+
+def size(text: str) -> tuple[int, int]:
+    """Return (width, height) of "640x480". The time code needs 128 pixels of width."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 640x480")
+    if not (128 <= int(width) <= 3840 and 96 <= int(height) <= 2160):
+        raise argparse.ArgumentTypeError(f"{text} is out of range: 128x96 to 3840x2160")
+    return int(width), int(height)
+
+
+def number_between(least: float, most: float) -> Callable[[str], float]:
+    """Return a converter for argparse that takes numbers in a range."""
+
+    def convert(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g} to {most:g}")
+        return number
+
+    return convert
+
+
+def path_with(*suffixes: str) -> Callable[[str], Path]:
+    """Return a converter for argparse that takes paths with one of these endings."""
+
+    def convert(text: str) -> Path:
+        if Path(text).suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
+        return Path(text)
+
+    return convert
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the options. Exits with 2 and one line on standard error for wrong ones."""
+    parser = Parser(
+        prog="loopback.py",
+        description="A WebRTC call between two peers in one process, laid open.",
+        epilog=f"Keys in the window: {KEYS}",
+    )
+    add = parser.add_argument
+    add("--source", default="synthetic", help="synthetic (default), camera, camera:1, screen, or a video file")
+    add("--size", type=size, default=(640, 480), metavar="WxH", help="size of the picture, 640x480 by default")
+    add(
+        "--fps", type=number_between(1, 60), default=30.0, metavar="N", help="pictures a second, 1 to 60, 30 by default"
+    )
+    add("--codec", choices=("VP8", "H264"), default="VP8", help="VP8 by default")
+    add("--view", choices=("auto", "window", "none"), default="auto", help="auto: a window where there is a display")
+    add(
+        "--seconds",
+        type=number_between(0.1, 86400),
+        metavar="S",
+        help="end after S seconds; without a window, 5 by default",
+    )
+    add("--step", action="store_true", help="one step at a time: explain it, wait for Enter, show what it changed")
+    add(
+        "--snapshot", type=path_with(".png", ".jpg"), metavar="FILE", help="write the view to a .png or .jpg at the end"
+    )
+    add("--record", type=path_with(*Recorder.KINDS), metavar="FILE", help="record the view to a .mkv, .mp4 or .webm")
+    add(
+        "--json", action="store_true", help="print the measurements as one JSON object; all else goes to standard error"
+    )
+    add(
+        "--deadline",
+        type=number_between(0.1, 600),
+        default=5.0,
+        metavar="S",
+        help="give up when not connected after S seconds (5)",
+    )
+    add(
+        "--jitter-buffer",
+        choices=("marker", "stock"),
+        default="marker",
+        help="marker: a frame is complete with its last packet; stock: aiortc's own, one frame later",
+    )
+    options = parser.parse_args(arguments)
+    options.width, options.height = options.size
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0 done, 1 the call or a device failed, 2 wrong arguments, 130 Ctrl-C."""
+    options = parse(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio turns the first Ctrl-C into a cancellation
+    gc.freeze()  # what the imports made stays: without this, collecting garbage stops the first second for 15 ms at a time
+    session = Session(options)
+    failure, status = None, 0
+    try:
+        asyncio.run(session.run())
+    except CallError as error:
+        failure, status = str(error), 1
+    except KeyboardInterrupt:
+        status = 130
+    if session.call:
+        session.console.line(f"{session.call.meter!r}, {session.call.packets_lost} packets lost")
+    if options.json:
+        print(json.dumps(session.report() | ({"error": failure} if failure else {})))
+    if failure:
+        print(f"loopback: {failure}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
