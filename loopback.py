@@ -23,12 +23,12 @@ Dictionary
     ICE           trying pairs of candidates until one carries datagrams both ways (RFC 8445)
     ufrag, pwd    name and password, sent in the SDP, that sign ICE's test datagrams
     fingerprint   the hash, sent in the SDP, of the certificate a peer shows in the DTLS handshake (RFC 8122)
-    DTLS, SRTP    the handshake that agrees on keys (RFC 9147's family); the media encrypted with them (RFC 5764)
+    DTLS, SRTP    the handshake that agrees on keys (RFC 6347); the media encrypted with them (RFC 3711, RFC 5764)
     RTP           pictures cut into numbered packets; RTCP reports on them (RFC 3550)
     jitter buffer where the receiver puts packets back in order until a frame is whole
 
-Left out: sound, a network between the peers, a signalling server, and two features a browser has but aiortc has
-not (candidates that trickle out while they are gathered; VP9, AV1 and simulcast). Comments say where else the two differ.
+Left out: sound, a network between the peers, a signalling server, and what a browser has but aiortc has not:
+candidates that come while others are still being gathered, VP9, AV1, simulcast. Comments say where else they differ.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ import ctypes.util
 import functools
 import gc
 import inspect
+import ipaddress
 import itertools
 import json
 import math
@@ -344,6 +345,10 @@ class Peer:
                 raise SignallingError(f"no m-line has the mid {message['sdpMid']!r:.40}")
             candidate = candidate_from_sdp(message["candidate"].removeprefix("candidate:"))
             candidate.sdpMid = message["sdpMid"]
+            # aioice passes over a candidate of another kind in silence, and looks a .local name up in the network.
+            if candidate.type not in ("host", "srflx", "relay"):
+                raise SignallingError(f"unknown candidate type {candidate.type!r:.40}")
+            ipaddress.ip_address(candidate.ip)
             self.log(self.name, "addIceCandidate", f"{candidate.type} {candidate.ip}:{candidate.port}")
             await self.pc.addIceCandidate(candidate)
             candidates.append(message["candidate"])
@@ -515,7 +520,7 @@ class MarkerJitterBuffer(JitterBuffer):
 
 
 def end_frames_at_marker(receiver: RTCRtpReceiver) -> None:
-    """Give a video receiver a MarkerJitterBuffer, before it has received anything. Raises CallError when aiortc moved it."""
+    """Give a video receiver a MarkerJitterBuffer before its first packet. Raises CallError when aiortc has moved it."""
     name = "_RTCRtpReceiver__jitter_buffer"  # private: aiortc offers no way to choose a jitter buffer
     if not isinstance(getattr(receiver, name, None), JitterBuffer):
         raise CallError("this version of aiortc keeps its jitter buffer elsewhere: run with --jitter-buffer stock")
@@ -635,7 +640,7 @@ class Call:
             raise CallError(f"{otherwise} after {self.deadline:g} s. {self.diagnosis}")
 
     async def check(self) -> None:
-        """Raise CallError if the call is broken. aiortc itself reports a dead source or a vanished peer late or never."""
+        """Raise CallError if the call is broken: aiortc tells of a dead source or a vanished peer late or never."""
         if self.track.failure is not None:
             raise CallError(f"the source failed: {self.track.failure}")
         for peer in (self.pc1, self.pc2):
@@ -696,8 +701,8 @@ class Call:
                 peer.pc.localDescription is None or not candidates_in(peer.pc.localDescription.sdp) for peer in peers
             ),
             "a certificate does not match the fingerprint in the SDP: the SDP was changed on its way": "failed" in dtls,
-            "ICE checks go unanswered: candidates did not arrive, the ICE password is wrong, or a firewall stops UDP on 127.0.0.1": bool(
-                ice & {"new", "checking", "failed"}
+            "ICE checks go unanswered: candidates did not arrive, the ICE password is wrong, or a firewall stops UDP": (
+                bool(ice & {"new", "checking", "failed"})
             ),
             "the DTLS handshake is not answered": dtls != {"connected"},
             "the source gives no picture, or none can be decoded": True,
@@ -747,26 +752,27 @@ class Pair(NamedTuple):
 # ---- 5  Pictures: time code, colour, delay ---------------------------------------------------------------------------
 #
 # "connected" proves nothing; a picture does. Every outgoing picture carries its number in the top left corner, as 32
-# black and white cells: 16 bits number, 16 bits checksum. A cell is 8 pixels wide, so that it survives the compression.
+# black and white cells: 16 bits number, 16 bits checksum. A cell is 8 pixels wide, to survive the compression, and the
+# block starts at (4, 4): aligned with VP8's 16-pixel macroblocks, up to one picture in five came out with a stale cell.
 
-CELL = 8  # pixels
-CODE_ROWS, CODE_COLUMNS = 2, 16
+CELL, CODE_ROWS, CODE_COLUMNS = 8, 2, 16  # pixels, cells, cells
+CODE_AREA = (slice(4, 4 + CODE_ROWS * CELL), slice(4, 4 + CODE_COLUMNS * CELL))  # rows, columns
 
 
 def write_time_code(picture: Picture, number: int) -> None:
-    """Draw `number` modulo 65536 into the top left 128 x 16 pixels of a picture, in place."""
+    """Draw `number` modulo 65536 into a picture of at least 132 x 20 pixels, in place."""
     code = struct.pack(">H", number % 65536)
     bits = np.unpackbits(np.frombuffer(code + struct.pack(">H", binascii.crc_hqx(code, 0xFFFF)), np.uint8))
     cells = bits.reshape(CODE_ROWS, CODE_COLUMNS) * np.uint8(255)
-    picture[: CODE_ROWS * CELL, : CODE_COLUMNS * CELL] = cells.repeat(CELL, 0).repeat(CELL, 1)[:, :, None]
+    picture[CODE_AREA] = cells.repeat(CELL, 0).repeat(CELL, 1)[:, :, None]
 
 
 def read_time_code(picture: Picture) -> int | None:
-    """Return the number in a picture (0..65535), or None where the checksum says that it cannot be read."""
-    corner = picture[: CODE_ROWS * CELL, : CODE_COLUMNS * CELL, 1]
-    if corner.shape != (CODE_ROWS * CELL, CODE_COLUMNS * CELL):
+    """Return the number in a picture (0..65535), or None where its checksum says that it cannot be read."""
+    area = picture[CODE_AREA][:, :, 1]
+    if area.shape != (CODE_ROWS * CELL, CODE_COLUMNS * CELL):
         return None
-    cells = corner.reshape(CODE_ROWS, CELL, CODE_COLUMNS, CELL)[:, 2:-2, :, 2:-2].mean(axis=(1, 3))
+    cells = area.reshape(CODE_ROWS, CELL, CODE_COLUMNS, CELL)[:, 2:-2, :, 2:-2].mean(axis=(1, 3))
     code = np.packbits(cells.reshape(-1) > 127).tobytes()
     number, checksum = struct.unpack(">HH", code)
     return int(number) if checksum == binascii.crc_hqx(code[:2], 0xFFFF) else None
@@ -779,7 +785,7 @@ class Meter:
     def __init__(self) -> None:
         self.sent = self.received = self.misread = 0
         self.delays: deque[float] = deque(maxlen=100_000)  # seconds
-        self.arrivals: deque[float] = deque(maxlen=60)
+        self._arrivals: deque[float] = deque(maxlen=30)
         self.first_arrival = self.last_arrival = 0.0
         self._captured: dict[int, float] = {}  # pictures under way
 
@@ -803,7 +809,7 @@ class Meter:
         self.received += 1
         self.first_arrival = self.first_arrival or now
         self.last_arrival = now
-        self.arrivals.append(now)
+        self._arrivals.append(now)
 
     @property
     def latency_ms(self) -> dict[str, float | None]:
@@ -819,6 +825,14 @@ class Meter:
         span = self.last_arrival - self.first_arrival
         return (self.received - 1) / span if span else 0.0
 
+    @property
+    def recent(self) -> tuple[float, float]:
+        """Median delay in seconds and pictures a second, over the last thirty; zeros before there are two."""
+        if len(self._arrivals) < 2 or not self.delays:
+            return 0.0, 0.0
+        span = self._arrivals[-1] - self._arrivals[0]
+        return statistics.median(itertools.islice(reversed(self.delays), 30)), (len(self._arrivals) - 1) / span
+
     def __repr__(self) -> str:
         latency = self.latency_ms
         return (
@@ -829,7 +843,7 @@ class Meter:
 
 def planes(frame: av.VideoFrame) -> list[npt.NDArray[np.uint8]]:
     """Return views of an I420 frame: brightness for every pixel, two colours for every 2 x 2 pixels."""
-    raw = [(p, np.frombuffer(memoryview(p), np.uint8).reshape(-1, p.line_size)) for p in frame.planes]  # type: ignore[arg-type]
+    raw = [(p, np.frombuffer(memoryview(p), np.uint8).reshape(-1, p.line_size)) for p in frame.planes]
     return [rows[: plane.height, : plane.width] for plane, rows in raw]
 
 
@@ -938,7 +952,7 @@ class SyntheticSource:
         edges = horizon + ((height - horizon) * np.array([0, 0.08, 0.2, 0.36, 0.58, 1])).astype(int)
         self._strips: list[tuple[int, int, float, Picture]] = [(0, horizon, 0.03, self._loop(sky))]
         for nearness, (top, bottom) in enumerate(itertools.pairwise(edges)):
-            grain = noise.normal(0, 10 + 9 * nearness, (bottom - top, 2 * width)).astype(np.float32)
+            grain: npt.NDArray[Any] = noise.normal(0, 10 + 9 * nearness, (bottom - top, 2 * width)).astype(np.float32)
             grain = cv2.GaussianBlur(np.tile(grain, 2), (0, 0), sigmaX=3 + 2 * nearness, sigmaY=1) * (2 + nearness)
             grain = np.roll(grain[:, width : 3 * width], width, axis=1)  # the middle: it closes without a seam
             colour = np.array((70, 150, 125)) * (1 - 0.09 * nearness)
@@ -1149,9 +1163,11 @@ def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Sou
     elif spec == "screen":
         pictures = functools.partial(screen_pictures, fps)
     else:
-        pictures = functools.partial(
-            file_pictures, spec, lambda text: loop.call_soon_threadsafe(log, "source", "note", text) and None
-        )
+
+        def note(text: str) -> None:
+            loop.call_soon_threadsafe(log, "source", "note", text)
+
+        pictures = functools.partial(file_pictures, spec, note)
     return ThreadedSource(spec, pictures, width, height, fps)
 
 
@@ -1165,8 +1181,8 @@ KEYS = "c call   h hang up   g grey   s snapshot   q quit"
 class View:
     """Draws the call: both pictures side by side, captions, states and the last lines of the log."""
 
-    MARGIN, CAPTION, LINE, LINES = 16, 30, 20, 6  # pixels, pixels, pixels, log lines
     LARGEST = (640, 480)  # a larger picture is scaled down to this
+    MARGIN, TITLE, LINE, LINES = 16, 34, 20, 6  # pixels, pixels, pixels, log lines
 
     def __init__(self, width: int, height: int, log: Log) -> None:
         scale = min(1.0, self.LARGEST[0] / width, self.LARGEST[1] / height)
@@ -1174,86 +1190,71 @@ class View:
         self.log = log
         self.grey = False
         self.message = ""  # shown above the log
-        self.pane = max(self.size[0], 440)
-        below = self.CAPTION + 2 * self.LINE + self.LINES * self.LINE + self.LINE + 2 * self.MARGIN
-        self.shape = (self.MARGIN + self.CAPTION + self.size[1] + below, 3 * self.MARGIN + 2 * self.pane, 3)
-        self.shape = (self.shape[0] + self.shape[0] % 2, self.shape[1] + self.shape[1] % 2, 3)  # encoders want even
+        self.pane = max(self.size[0], 540)  # room for the captions
+        rows = self.TITLE + self.size[1] + (self.LINES + 4) * self.LINE + 2 * self.MARGIN
+        columns = 2 * self.pane + 3 * self.MARGIN
+        self.shape = (rows + rows % 2, columns + columns % 2, 3)  # even: it may be recorded
         self._font = cv2.FontFace("sans")
 
     def corner(self, side: int) -> tuple[int, int]:
-        """Return x and y of the top left pixel of the left (0) or right (1) picture."""
-        return self.MARGIN + side * (self.pane + self.MARGIN) + (
-            self.pane - self.size[0]
-        ) // 2, self.MARGIN + self.CAPTION
+        """Return x and y of the left (0) or right (1) picture in the view."""
+        return self.MARGIN + side * (self.pane + self.MARGIN), self.TITLE + self.MARGIN // 2
 
     def draw(self, call: Call | None) -> Picture:
-        """Return the view as a picture. Without a call the panes are empty."""
+        """Return the view as a picture; without a live call its panes are empty."""
         canvas = np.full(self.shape, BACKGROUND, np.uint8)
-        live = call is not None and not call.closed
-        pictures = [call.track.picture, call.pc2.picture] if call and live else [None, None]
-        titles = ["pc1 captures", "pc2 received"]
-        for side, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
-            x, y = self.corner(side)
-            width, height = self.size
+        live = call if call and not call.closed else None
+        for side, title in enumerate(("pc1 captures", "pc2 received")):
+            (x, y), (width, height) = self.corner(side), self.size
+            end = self._text(canvas, title, (x, y - 10), INK, 19)
+            pane = canvas[y : y + height, x : x + width]
+            pane[:] = (55, 50, 46)
+            if live is None:
+                self._text(pane, "no call: press c", (14, height // 2), FAINT)
+                continue
+            peer, picture = ((live.pc1, live.track.picture), (live.pc2, live.pc2.picture))[side]
             if picture is None:
-                cv2.rectangle(canvas, (x, y), (x + width - 1, y + height - 1), (55, 50, 46), -1)
-                self._text(
-                    canvas,
-                    "waiting for the first picture" if live else "no call: press c",
-                    x + 14,
-                    y + height // 2,
-                    FAINT,
-                )
+                self._text(pane, "waiting for the first picture", (14, height // 2), FAINT)
             else:
-                if (picture.shape[1], picture.shape[0]) != self.size:
-                    picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
-                if side == 1 and self.grey:
-                    picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-                canvas[y : y + height, x : x + width] = picture
-            left = self.MARGIN + side * (self.pane + self.MARGIN)
-            end = self._text(canvas, title, left, y - 10, INK, 18)
-            if call and live:
-                self._text(canvas, self._caption(call)[side], end + 14, y - 10, ACCENT, 15)
-                peer = (call.pc1, call.pc2)[side]
-                states = "   ".join(f"{name.removesuffix('State')} {state}" for name, state in peer.states.items())
-                self._text(canvas, f"{peer.name}   {states}", left, y + height + self.LINE, PALE, 13)
-        y = self.MARGIN + self.CAPTION + self.size[1] + 2 * self.LINE + self.MARGIN // 2
-        if self.message:
-            self._text(canvas, self.message, self.MARGIN, y, ACCENT, 15)
-        for event in list(self.log.events)[-self.LINES :]:
-            y += self.LINE
-            for column, text in zip(
-                (0, 90, 140, 370), (f"{event.t * 1000:8.0f} ms", event.who, event.what, event.detail), strict=True
+                pane[:] = self._prepared(picture, grey=self.grey and side == 1)
+            self._text(canvas, self._caption(live, side), (end + 16, y - 10), ACCENT, 15)
+            signalling, gathering, ice, connection = peer.states.values()
+            states = f"signalling {signalling}   gathering {gathering}   ICE {ice}   connection {connection}"
+            self._text(canvas, states, (x, y + height + self.LINE), PALE, 14)
+        x, y = self.MARGIN, self.corner(0)[1] + self.size[1] + 2 * self.LINE + 8
+        self._text(canvas, self.message, (x, y), ACCENT)
+        for row, event in enumerate(list(self.log.events)[-self.LINES :], 1):
+            for column, text in (
+                (0, f"{event.t * 1000:.0f} ms"),
+                (80, event.who),
+                (130, event.what),
+                (350, event.detail),
             ):
-                self._text(
-                    canvas,
-                    text[: (self.shape[1] - column) // 8],
-                    self.MARGIN + column,
-                    y,
-                    FAINT if column == 0 else PALE,
-                    14,
-                )
-        self._text(canvas, KEYS, self.MARGIN, self.shape[0] - self.MARGIN, INK, 14)
+                room = (self.shape[1] - column) // 8  # letters
+                self._text(canvas, text[:room], (x + column, y + row * self.LINE), PALE if column else FAINT, 14)
+        self._text(canvas, KEYS, (x, self.shape[0] - self.MARGIN), INK, 15)
         return canvas
 
-    def _caption(self, call: Call) -> tuple[str, str]:
-        meter, picture = call.meter, call.track.picture
-        sent = f"{call.track.source.label[-24:]}  " + (
-            f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
-        )
-        recent = list(meter.delays)[-30:]
-        arrivals = meter.arrivals
-        if not recent or len(arrivals) < 2:
-            return sent, call.codec
-        rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
-        delay = statistics.median(recent) * 1000
-        return (
-            sent,
-            f"{call.codec}  {delay:.1f} ms  {rate:.1f}/s  {call.bitrate_kbps:.0f} kbit/s  lost {call.packets_lost}",
-        )
+    def _prepared(self, picture: Picture, *, grey: bool) -> Picture:
+        if (picture.shape[1], picture.shape[0]) != self.size:
+            picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
+        return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) if grey else picture
 
-    def _text(self, canvas: Picture, text: str, x: int, y: int, colour: tuple[int, int, int], size: int = 15) -> int:
-        end, _ = cv2.putText(canvas, text, (x, y), colour, self._font, size)
+    def _caption(self, call: Call, side: int) -> str:
+        picture, meter = call.track.picture, call.meter
+        if side == 0:
+            return f"{call.track.source.label[-24:]}   " + (
+                f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
+            )
+        delay, rate = meter.recent
+        traffic = f"{call.bitrate_kbps:.0f} kbit/s   lost {call.packets_lost}"
+        return f"{call.codec}   delay {delay * 1000:.1f} ms   {rate:.1f}/s   {traffic}"
+
+    def _text(
+        self, canvas: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int], size: int = 15
+    ) -> int:
+        """Draw text with its baseline at (x, y); return the x where it ends."""
+        end, _ = cv2.putText(canvas, text, at, colour, self._font, size, 450)
         return int(end[0])
 
 
@@ -1344,17 +1345,19 @@ class Recorder:
         self.path = path
         self.dropped = 0
         self._queue: queue.Queue[tuple[Picture, float] | None] = queue.Queue(maxsize=8)
-        self._failure: OSError | None = None
+        self._failure: OSError | av.FFmpegError | None = None
         container, codec, options = self.KINDS[path.suffix.lower()]
         try:
             self._file = av.open(str(path), "w", format=container, options={**options, "flush_packets": "1"})
-            self._stream = self._file.add_stream(codec, options=self.CODECS[codec])
-            self._stream.height, self._stream.width = shape[:2]
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, 1000)
-            self._stream.codec_context.gop_size = 30
+            stream = self._file.add_stream(codec, options=self.CODECS[codec])
+            assert isinstance(stream, av.VideoStream)
+            self._stream = stream
+            stream.height, stream.width = shape[:2]
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            stream.codec_context.gop_size = 30
             self._file.start_encoding()
-        except OSError as error:
+        except (OSError, av.FFmpegError) as error:
             raise self._trouble(error) from error
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
@@ -1387,10 +1390,10 @@ class Recorder:
                 self._file.mux(self._stream.encode(frame))
             self._file.mux(self._stream.encode(None))
             self._file.close()
-        except OSError as error:
+        except (OSError, av.FFmpegError) as error:
             self._failure = error
 
-    def _trouble(self, error: OSError) -> CallError:
+    def _trouble(self, error: OSError | av.FFmpegError) -> CallError:
         return CallError(
             f"{self.path} cannot be written ({error.strerror}): make room or choose another place; what is there plays"
         )
@@ -1634,12 +1637,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def size(text: str) -> tuple[int, int]:
-    """Return (width, height) of "640x480". The time code needs 128 pixels of width."""
+    """Return (width, height) of "640x480"; the smallest has room for the time code."""
     width, cross, height = text.lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size like 640x480")
-    if not (128 <= int(width) <= 3840 and 96 <= int(height) <= 2160):
-        raise argparse.ArgumentTypeError(f"{text} is out of range: 128x96 to 3840x2160")
+    if not (160 <= int(width) <= 3840 and 120 <= int(height) <= 2160):
+        raise argparse.ArgumentTypeError(f"{text} is out of range: 160x120 to 3840x2160")
     return int(width), int(height)
 
 
@@ -1717,10 +1720,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0 done, 1 the call or a device failed, 2 wrong arguments, 130 Ctrl-C."""
+    """Run the command line; return the exit status: 0 done, 1 the call or a device failed, 130 Ctrl-C.
+
+    Exits with 2 for wrong arguments.
+    """
     options = parse(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio turns the first Ctrl-C into a cancellation
-    gc.freeze()  # what the imports made stays: without this, collecting garbage stops the first second for 15 ms at a time
+    gc.freeze()  # what the imports made stays; looking through it for garbage would stop the set-up for 15 ms
     session = Session(options)
     failure, status = None, 0
     try:

@@ -1,0 +1,122 @@
+"""What the tests share: a time limit for coroutines, the real command line, a virtual X display."""
+
+import loopback  # first: it imports cv2 before aiortc, which has to be so in every process  # isort: skip
+
+import asyncio
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(loopback.__file__).resolve()
+
+
+def run(scenario: Coroutine[Any, Any, Any], seconds: float = 20) -> Any:
+    """Run a coroutine in a loop of its own; fail when it takes longer than that."""
+
+    async def limited() -> Any:
+        async with asyncio.timeout(seconds):
+            return await scenario
+
+    return asyncio.run(limited())
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return this environment without a display, plus the changes."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    return kept | {"PYTHONUNBUFFERED": "1"} | changes
+
+
+def program(
+    *arguments: str, cwd: Path, seconds: float = 30, display: str | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run `python loopback.py` with these arguments in `cwd` until it ends."""
+    return subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments],
+        cwd=cwd,
+        env=environment(**({"DISPLAY": display} if display else {})),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        **({"stdin": subprocess.DEVNULL} | options if "input" not in options else options),
+    )
+
+
+def report(*arguments: str, cwd: Path, **options: Any) -> dict[str, Any]:
+    """Run the program with --json and return its report; fail when it did not end well."""
+    ended = program(*arguments, "--json", cwd=cwd, **options)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+class Xvfb:
+    """A virtual X server whose screen can be read from a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.screen = folder / "Xvfb_screen0"
+        read, write = os.pipe()
+        self.process = subprocess.Popen(
+            [
+                "Xvfb",
+                "-displayfd",
+                str(write),
+                "-screen",
+                "0",
+                "1400x900x24",
+                "-fbdir",
+                str(folder),
+                "-nolisten",
+                "tcp",
+            ],
+            pass_fds=[write],
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(write)
+        with os.fdopen(read) as numbers:
+            self.name = f":{int(numbers.readline())}"
+
+    def picture(self) -> np.ndarray:
+        """Return what the screen shows: (900, 1400, 3) uint8, blue-green-red. The file has the XWD format."""
+        raw = self.screen.read_bytes()
+        header = struct.unpack(">25I", raw[:100])
+        start, width, height, line, colours = header[0], header[4], header[5], header[12], header[19]
+        pixels = np.frombuffer(raw, np.uint8, count=line * height, offset=start + colours * 12)
+        return pixels.reshape(height, line // 4, 4)[:, :width, :3]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(timeout=10)
+
+
+@pytest.fixture
+def xvfb(tmp_path: Path) -> Iterator[Xvfb]:
+    """A running virtual display."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("Xvfb is not installed: apt install xvfb")
+    folder = tmp_path / "framebuffer"
+    folder.mkdir()
+    server = Xvfb(folder)
+    yield server
+    server.close()
+
+
+def wait_until(reached: Any, seconds: float = 10.0) -> Any:
+    """Return the first true value of `reached()`; fail after that many seconds."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if value := reached():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not reached within {seconds} s")
