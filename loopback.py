@@ -99,6 +99,10 @@ from aiortc.sdp import candidate_from_sdp
 Picture = npt.NDArray[Any]  # uint8, (height, width, 3), blue-green-red: OpenCV's way
 
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what matters is raised here, in one line
+cv2.setNumThreads(1)  # pictures of this size are converted sooner by one thread than by waking others
+
+
 class CallError(Exception):
     """The call or a device failed. The text is one line: the cause, then what to do about it."""
 
@@ -641,8 +645,9 @@ class Call:
 
     async def check(self) -> None:
         """Raise CallError if the call is broken: aiortc tells of a dead source or a vanished peer late or never."""
-        if self.track.failure is not None:
-            raise CallError(f"the source failed: {self.track.failure}")
+        if failure := self.track.failure:
+            known = isinstance(failure, MediaStreamError)
+            raise CallError(str(failure) if known else f"the source raised {failure!r}: its next() has to be mended")
         for peer in (self.pc1, self.pc2):
             if peer.hung_up:
                 return
@@ -763,8 +768,8 @@ def write_time_code(picture: Picture, number: int) -> None:
     """Draw `number` modulo 65536 into a picture of at least 132 x 20 pixels, in place."""
     code = struct.pack(">H", number % 65536)
     bits = np.unpackbits(np.frombuffer(code + struct.pack(">H", binascii.crc_hqx(code, 0xFFFF)), np.uint8))
-    cells = bits.reshape(CODE_ROWS, CODE_COLUMNS) * np.uint8(255)
-    picture[CODE_AREA] = cells.repeat(CELL, 0).repeat(CELL, 1)[:, :, None]
+    cells = bits.reshape(CODE_ROWS, 1, CODE_COLUMNS, 1, 1) * np.uint8(255)
+    picture[CODE_AREA].reshape(CODE_ROWS, CELL, CODE_COLUMNS, CELL, 3)[:] = cells
 
 
 def read_time_code(picture: Picture) -> int | None:
@@ -772,8 +777,8 @@ def read_time_code(picture: Picture) -> int | None:
     area = picture[CODE_AREA][:, :, 1]
     if area.shape != (CODE_ROWS * CELL, CODE_COLUMNS * CELL):
         return None
-    cells = area.reshape(CODE_ROWS, CELL, CODE_COLUMNS, CELL)[:, 2:-2, :, 2:-2].mean(axis=(1, 3))
-    code = np.packbits(cells.reshape(-1) > 127).tobytes()
+    centres = [area[y::CELL, x::CELL].astype(np.uint16) for y in (3, 4) for x in (3, 4)]  # of each cell, four pixels
+    code = np.packbits(sum(centres[1:], centres[0]).reshape(-1) > 4 * 127).tobytes()
     number, checksum = struct.unpack(">HH", code)
     return int(number) if checksum == binascii.crc_hqx(code[:2], 0xFFFF) else None
 
@@ -849,8 +854,8 @@ def planes(frame: av.VideoFrame) -> list[npt.NDArray[np.uint8]]:
 
 def i420_parts(i420: npt.NDArray[Any], rows: int, columns: int) -> list[npt.NDArray[Any]]:
     """Return views of the same three parts in OpenCV's I420 array, which knows even sizes only."""
-    brightness, *colours = np.split(i420.reshape(-1), [rows * columns, rows * columns * 5 // 4])
-    return [brightness.reshape(rows, columns), *(colour.reshape(rows // 2, columns // 2) for colour in colours)]
+    colours = i420[rows:].reshape(2, rows // 2, columns // 2)
+    return [i420[:rows], colours[0], colours[1]]
 
 
 def make_even(picture: Picture) -> Picture:
@@ -923,6 +928,9 @@ class Source(Protocol):
 
     label: str
 
+    async def ready(self) -> None:
+        """Wait until there is a first picture. Raises CallError if there will be none."""
+
     async def next(self) -> tuple[Picture, float]:
         """Return a picture, the caller's to draw on, and when it was captured (s, perf_counter)."""
 
@@ -940,23 +948,30 @@ class SyntheticSource:
         self.label, self.width, self.height, self.fps = "synthetic", width, height, fps
         self._start: float | None = None
         self._slot = -1
-        horizon = int(height * self.HORIZON)
+        horizon, lap = int(height * self.HORIZON), 2 * width  # the landscape repeats after two widths
         noise = np.random.default_rng(7)
-        x = np.arange(2 * width)
-        lap = x * 2 * np.pi / (2 * width)  # the landscape closes after two widths
-        sky = np.linspace((150, 75, 45), (150, 190, 250), horizon)[:, None].repeat(2 * width, 1)
+        angle = np.arange(lap) * 2 * np.pi / lap
+        sky = np.linspace((150, 75, 45), (150, 190, 250), horizon)[:, None].repeat(lap, 1)
         for shade, size, waves in (((150, 120, 120), 0.5, (2, 5, 9)), ((110, 95, 70), 0.25, (3, 7, 13))):
-            ridge = horizon * (1 - size * (0.5 + sum(np.sin(w * lap + w * w) / w for w in waves) * 0.6))
+            ridge = horizon * (1 - size * (0.5 + sum(np.sin(w * angle + w * w) / w for w in waves) * 0.6))
             sky[np.arange(horizon)[:, None] > ridge] = shade
+        for x, size in zip(noise.integers(0, lap, 90), noise.uniform(0.02, 0.1, 90) * height, strict=True):
+            crown = ((x, horizon - size), (x - size * 0.3, horizon), (x + size * 0.3, horizon))
+            cv2.fillPoly(sky, [np.array(crown, np.int32)], (50 + size, 80 + size / 2, 45), cv2.LINE_AA)
         # The ground in strips; each is nearer than the one above it and so passes faster.
         edges = horizon + ((height - horizon) * np.array([0, 0.08, 0.2, 0.36, 0.58, 1])).astype(int)
         self._strips: list[tuple[int, int, float, Picture]] = [(0, horizon, 0.03, self._loop(sky))]
         for nearness, (top, bottom) in enumerate(itertools.pairwise(edges)):
-            grain: npt.NDArray[Any] = noise.normal(0, 10 + 9 * nearness, (bottom - top, 2 * width)).astype(np.float32)
-            grain = cv2.GaussianBlur(np.tile(grain, 2), (0, 0), sigmaX=3 + 2 * nearness, sigmaY=1) * (2 + nearness)
-            grain = np.roll(grain[:, width : 3 * width], width, axis=1)  # the middle: it closes without a seam
-            colour = np.array((70, 150, 125)) * (1 - 0.09 * nearness)
-            self._strips.append((top, bottom, 0.08 * 2**nearness, self._loop(grain[:, :, None] + colour)))
+            blades: npt.NDArray[Any] = noise.normal(0, 40, (bottom - top, lap)).astype(np.float32)
+            blades = cv2.GaussianBlur(np.tile(blades, 2), (0, 0), sigmaX=0.5 + 0.8 * nearness, sigmaY=0.8) * (
+                0.6 + 0.3 * nearness
+            )
+            blades = np.roll(blades[:, width : width + lap], width, axis=1)  # the middle of two laps has no seam
+            flowers = noise.random(blades.shape) > 1 - 0.0015 / (1 + nearness)
+            flowers = cv2.dilate(flowers.astype(np.uint8), np.ones((1 + nearness // 2, 1 + nearness), np.uint8)) > 0
+            ground = blades[:, :, None] + np.array((60, 140, 110)) * (1 - 0.09 * nearness)
+            ground[flowers] = (90, 200, 250) if nearness % 2 else (235, 235, 245)
+            self._strips.append((top, bottom, 0.08 * 2**nearness, self._loop(ground)))
 
     def _loop(self, strip: npt.NDArray[Any]) -> Picture:
         return np.concatenate([strip, strip[:, : self.width]], axis=1).clip(0, 255).astype(np.uint8)
@@ -983,6 +998,9 @@ class SyntheticSource:
             )
         cv2.rectangle(picture, (x - size // 4, y + size * 3 // 2), (x + size // 4, y + size * 2), (40, 60, 90), -1)
         return picture
+
+    async def ready(self) -> None:
+        """It always is."""
 
     async def next(self) -> tuple[Picture, float]:
         now = time.perf_counter()
@@ -1037,14 +1055,18 @@ class ThreadedSource:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everyone who could want a picture
             self._loop.call_soon_threadsafe(publish)
 
-    async def next(self) -> tuple[Picture, float]:
+    async def ready(self) -> None:
         try:
             await asyncio.wait_for(self._news.wait(), self.PATIENCE)
         except TimeoutError as error:
             raise CallError(f"{self.label} gave no picture for {self.PATIENCE:g} s: is it still connected?") from error
+        if self._failure:
+            raise self._failure
+
+    async def next(self) -> tuple[Picture, float]:
+        await self.ready()
         self._news.clear()
-        if self._failure or self._newest is None:
-            raise self._failure or CallError(f"{self.label} ended")
+        assert self._newest is not None
         return self._newest
 
     def close(self) -> None:
@@ -1394,9 +1416,7 @@ class Recorder:
             self._failure = error
 
     def _trouble(self, error: OSError | av.FFmpegError) -> CallError:
-        return CallError(
-            f"{self.path} cannot be written ({error.strerror}): make room or choose another place; what is there plays"
-        )
+        return CallError(f"{self.path} cannot be written ({error.strerror}): make room or choose another place")
 
 
 def check_writable(path: Path) -> None:
@@ -1461,7 +1481,7 @@ class Session:
                 self.window.show(self.view.draw(None))
             except CallError as error:
                 if self.options.view == "window":
-                    raise
+                    raise CallError(f"{error}: there can be no window; use --view none") from error
                 self.snapshot = self.snapshot or Path("loopback.png")
                 self.console.line(f"{error}: no window; the view is written to {self.snapshot} at the end")
         if self.window is None and self.seconds is None:
@@ -1472,22 +1492,29 @@ class Session:
             self.recorder = Recorder(self.options.record, self.view.shape)
 
     def dial(self) -> None:
-        """Make a call, unless there is one."""
-        if self.call and not self.call.closed:
-            return
+        """Begin a call, unless there is one."""
+        if self.setup is None:
+            self.setup = asyncio.create_task(self._set_up())
+
+    async def _set_up(self) -> None:
         o = self.options
-        source = open_source(o.source, o.width, o.height, o.fps, self.log)
-        self.call = Call(
-            source, codec=o.codec, marker_bit=o.jitter_buffer == "marker", deadline=o.deadline, log=self.log
-        )
-        self.setup = asyncio.create_task(self._step_through(self.call) if o.step else self.call.run())
+        with contextlib.ExitStack() as stack:
+            source = open_source(o.source, o.width, o.height, o.fps, self.log)
+            stack.callback(source.close)
+            self.view.message = f"opening {source.label}"
+            await source.ready()
+            stack.pop_all()  # from here on the call closes it
+        self.view.message = ""
+        marker_bit = o.jitter_buffer == "marker"
+        self.call = Call(source, codec=o.codec, marker_bit=marker_bit, deadline=o.deadline, log=self.log)
+        await (self._step_through(self.call) if o.step else self.call.run())
 
     async def hang_up(self) -> None:
         """End the call; the session goes on."""
+        await self._drop_setup()
         if self.call and not self.call.closed:
-            await self._drop_setup()
-            self.console.line(f"hung up: {self.call.meter!r}")
             await self.call.hang_up()
+            self.console.line(f"hung up: {self.call.meter!r}")
 
     async def key(self, key: str) -> None:
         """Do what a key of the window stands for (KEYS)."""
@@ -1563,6 +1590,7 @@ class Session:
             self.setup.cancel()
             await asyncio.gather(self.setup, return_exceptions=True)
             self.setup = None
+            self.view.message = ""
 
     async def _close(self) -> None:
         async with contextlib.AsyncExitStack() as stack:  # each of these runs, whatever the others raise
@@ -1735,7 +1763,7 @@ def main(arguments: list[str] | None = None) -> int:
         failure, status = str(error), 1
     except KeyboardInterrupt:
         status = 130
-    if session.call:
+    if session.call and session.call.meter.received:
         session.console.line(f"{session.call.meter!r}, {session.call.packets_lost} packets lost")
     if options.json:
         print(json.dumps(session.report() | ({"error": failure} if failure else {})))

@@ -120,3 +120,10 @@ def wait_until(reached: Any, seconds: float = 10.0) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError(f"not reached within {seconds} s")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI everything is installed, so there a skipped test is a failure."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and terminal is not None and terminal.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

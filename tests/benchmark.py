@@ -1,0 +1,172 @@
+"""How fast the call is: python tests/benchmark.py  (about two minutes; --rounds 1 for a first look).
+
+Prints medians and ratios from one run in which the variants take turns, for figures of different runs do not compare.
+Every variant carries the same pictures at 30 a second:
+
+    loopback     this program
+    stock        the same with aiortc's own jitter buffer
+    codec alone  the same conversions, encoder and decoder, called one after the other, with nothing between them
+"""
+
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
+
+import argparse
+import asyncio
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder, vp8_depayload
+from aiortc.jitterbuffer import JitterFrame
+
+SIZES = ((320, 240), (640, 480), (1280, 720))
+FPS = 30
+WARM_UP = 0.7  # s: the first second of a call has a key frame and finds its bit rate
+
+
+@dataclass
+class Figures:
+    """What one turn of one variant measured."""
+
+    delays: list[float]  # s
+    cpu: float  # s of processor time of the process for one picture, drawing it included
+    sent: int
+    received: int
+    first_frame: float | None = None  # s from making the peers
+
+
+async def call(size: tuple[int, int], seconds: float, *, marker_bit: bool) -> Figures:
+    """Measure a whole call."""
+    one = loopback.Call(loopback.SyntheticSource(*size, FPS), marker_bit=marker_bit)
+    try:
+        await one.run()
+        await asyncio.sleep(WARM_UP)
+        cpu, before, known = time.process_time(), one.meter.received, len(one.meter.delays)
+        await asyncio.sleep(seconds)
+        cpu = (time.process_time() - cpu) / max(1, one.meter.received - before)
+        delays = list(one.meter.delays)[known:]
+        await one.finish()
+        return Figures(delays, cpu, one.meter.sent, one.meter.received, one.first_frame_after)
+    finally:
+        await one.close()
+
+
+async def codec_alone(size: tuple[int, int], seconds: float) -> Figures:
+    """Measure convert, encode, decode, convert, at the pace of a call: a processor that sleeps in between is slower."""
+    source, encoder, decoder = loopback.SyntheticSource(*size, FPS), Vp8Encoder(), Vp8Decoder()
+    delays: list[float] = []
+    cpu = time.process_time()
+    warm, count = round(WARM_UP * FPS), round((WARM_UP + seconds) * FPS)
+    for number in range(count):
+        if number == warm:
+            cpu = time.process_time()
+        picture, start = await source.next()
+        frame = loopback.to_frame(picture)
+        frame.pts, frame.time_base = number * 3000, Fraction(1, 90000)
+        payloads, timestamp = encoder.encode(frame)
+        data = b"".join(vp8_depayload(payload) for payload in payloads)
+        for decoded in decoder.decode(JitterFrame(data=data, timestamp=timestamp)):
+            loopback.to_picture(decoded)
+        delays.append(time.perf_counter() - start)
+    return Figures(delays[warm:], (time.process_time() - cpu) / (count - warm), count, count)
+
+
+def by_size(rounds: int, seconds: float) -> None:
+    """Print delay, processor time and losses of the three variants at three sizes."""
+    turns: dict[tuple[tuple[int, int], str], list[Figures]] = defaultdict(list)
+    for _ in range(rounds):
+        for size in SIZES:
+            turns[size, "loopback"].append(asyncio.run(call(size, seconds, marker_bit=True)))
+            turns[size, "stock"].append(asyncio.run(call(size, seconds, marker_bit=False)))
+            turns[size, "codec alone"].append(asyncio.run(codec_alone(size, seconds)))
+    print(f"\n{rounds} rounds of {seconds:g} s, VP8, {FPS} pictures/s; delay: capture to decoded picture, median\n")
+    print(
+        "size       variant       delay ms   loopback/this   cpu ms a picture   loopback/this   first ms   sent  received"
+    )
+    for size in SIZES:
+        delay = {
+            v: statistics.median(d for f in turns[size, v] for d in f.delays) * 1000 for s, v in turns if s == size
+        }
+        cpu = {v: statistics.median(f.cpu for f in turns[size, v]) * 1000 for v in delay}
+        for variant in delay:
+            figures = turns[size, variant]
+            firsts = [f.first_frame * 1000 for f in figures if f.first_frame is not None]
+            first = f"{statistics.median(firsts):8.0f}" if firsts else " " * 8
+            print(
+                f"{size[0]}x{size[1]:<6} {variant:<12} {delay[variant]:9.2f} {delay['loopback'] / delay[variant]:13.2f}x "
+                f"{cpu[variant]:18.2f} {cpu['loopback'] / cpu[variant]:13.2f}x {first}   "
+                f"{sum(f.sent for f in figures):6} {sum(f.received for f in figures):7}"
+            )
+
+
+def from_process_start(rounds: int) -> None:
+    """Print how long it takes from typing the command to the first picture at pc2."""
+    took = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            command = [sys.executable, str(Path(loopback.__file__).resolve()), "--view", "none", "--seconds", "0.2"]
+            with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    if "first picture" in line:
+                        took.append(time.perf_counter() - start)
+    print(f"\nprocess start to first remote picture: {statistics.median(took) * 1000:.0f} ms, median of {rounds}")
+
+
+async def together(number: int, seconds: float) -> None:
+    """Print delay, processor time and memory of that many calls at once, at 320x240."""
+
+    def memory() -> float:  # MB; pages in use now, where the system tells
+        statm = Path("/proc/self/statm")
+        if statm.exists():
+            return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+    before = memory()
+    calls = [loopback.Call(loopback.SyntheticSource(320, 240, FPS)) for _ in range(number)]
+    try:
+        await asyncio.gather(*(one.run() for one in calls))
+        await asyncio.sleep(WARM_UP)
+        known, cpu = [len(one.meter.delays) for one in calls], time.process_time()
+        await asyncio.sleep(seconds)
+        cpu = (time.process_time() - cpu) / seconds
+        delays = [d for one, n in zip(calls, known, strict=True) for d in list(one.meter.delays)[n:]]
+        grown = memory() - before
+        print(
+            f"{number:5} {statistics.median(delays) * 1000:10.2f} {cpu * 100:10.0f} % of a core "
+            f"{grown:8.0f} MB {len(delays) / seconds / number:10.1f} pictures/s each"
+        )
+    finally:
+        await asyncio.gather(*(one.close() for one in calls))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
+    parser.add_argument("--together", type=int, metavar="N", help="only N calls at once, in this process")
+    options = parser.parse_args()
+    if options.together:
+        asyncio.run(together(options.together, options.seconds))
+        return
+    by_size(options.rounds, options.seconds)
+    from_process_start(options.rounds + 2)
+    print(
+        "\ncalls at once, 320x240, each number in a process of its own\n\ncalls   delay ms        cpu             memory"
+    )
+    for number in (1, 2, 4, 8):
+        command = [sys.executable, __file__, "--together", str(number), "--seconds", str(options.seconds)]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(Path(loopback.__file__).parent)})
+
+
+if __name__ == "__main__":
+    main()
