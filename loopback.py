@@ -974,14 +974,15 @@ class SyntheticSource:
             self._strips.append((top, bottom, 0.08 * 2**nearness, self._loop(ground)))
 
     def _loop(self, strip: npt.NDArray[Any]) -> Picture:
-        return np.concatenate([strip, strip[:, : self.width]], axis=1).clip(0, 255).astype(np.uint8)
+        return np.concatenate([strip, strip[:, : self.width + 1]], axis=1).clip(0, 255).astype(np.uint8)
 
     def draw(self, t: float) -> Picture:
         """Return the view at second `t`."""
         picture = np.empty((self.height, self.width, 3), np.uint8)
         for top, bottom, speed, strip in self._strips:
-            left = int(t * speed * self.width) % (2 * self.width)
-            picture[top:bottom] = strip[:, left : left + self.width]
+            left, part = divmod(t * speed * self.width % (2 * self.width), 1)  # whole pixels, and what is between two
+            view = strip[:, int(left) : int(left) + self.width + 1]
+            cv2.addWeighted(view[:, :-1], 1 - part, view[:, 1:], part, 0, dst=picture[top:bottom])
         size = max(self.height // 12, 4)
         x = int(self.width * (0.5 + 0.35 * math.sin(t * 0.7)))
         y = int(self.height * (0.3 + 0.08 * math.sin(t * 1.9)))

@@ -88,23 +88,29 @@ def by_size(rounds: int, seconds: float) -> None:
             turns[size, "stock"].append(asyncio.run(call(size, seconds, marker_bit=False)))
             turns[size, "codec alone"].append(asyncio.run(codec_alone(size, seconds)))
     print(f"\n{rounds} rounds of {seconds:g} s, VP8, {FPS} pictures/s; delay: capture to decoded picture, median\n")
-    print(
-        "size       variant       delay ms   loopback/this   cpu ms a picture   loopback/this   first ms   sent  received"
-    )
+    print("size       variant        delay ms  ratio   cpu ms/picture  ratio   first picture ms   sent  received")
     for size in SIZES:
-        delay = {
-            v: statistics.median(d for f in turns[size, v] for d in f.delays) * 1000 for s, v in turns if s == size
-        }
-        cpu = {v: statistics.median(f.cpu for f in turns[size, v]) * 1000 for v in delay}
-        for variant in delay:
+        ours = turns[size, "loopback"]
+        for variant in ("loopback", "stock", "codec alone"):
             figures = turns[size, variant]
-            firsts = [f.first_frame * 1000 for f in figures if f.first_frame is not None]
-            first = f"{statistics.median(firsts):8.0f}" if firsts else " " * 8
+            firsts = [f.first_frame * 1000 for f in figures if f.first_frame]
             print(
-                f"{size[0]}x{size[1]:<6} {variant:<12} {delay[variant]:9.2f} {delay['loopback'] / delay[variant]:13.2f}x "
-                f"{cpu[variant]:18.2f} {cpu['loopback'] / cpu[variant]:13.2f}x {first}   "
-                f"{sum(f.sent for f in figures):6} {sum(f.received for f in figures):7}"
+                f"{size[0]}x{size[1]:<6} {variant:<13} {delay(figures):8.2f} {delay(ours) / delay(figures):5.2f}x"
+                f"{cpu(figures):16.2f} {cpu(ours) / cpu(figures):6.2f}x"
+                f"{f'{statistics.median(firsts):.0f}' if firsts else '':>18}"
+                f"{sum(f.sent for f in figures):8} {sum(f.received for f in figures):8}"
             )
+    print("\nratio: loopback divided by this variant")
+
+
+def delay(figures: list[Figures]) -> float:
+    """Return the median delay in ms."""
+    return statistics.median(delay for f in figures for delay in f.delays) * 1000
+
+
+def cpu(figures: list[Figures]) -> float:
+    """Return the median of the turns' processor time for a picture, in ms."""
+    return statistics.median(f.cpu for f in figures) * 1000
 
 
 def from_process_start(rounds: int) -> None:
@@ -160,9 +166,8 @@ def main() -> None:
         return
     by_size(options.rounds, options.seconds)
     from_process_start(options.rounds + 2)
-    print(
-        "\ncalls at once, 320x240, each number in a process of its own\n\ncalls   delay ms        cpu             memory"
-    )
+    print("\ncalls at once, 320x240, each number in a process of its own")
+    print("\ncalls   delay ms        cpu             memory")
     for number in (1, 2, 4, 8):
         command = [sys.executable, __file__, "--together", str(number), "--seconds", str(options.seconds)]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(Path(loopback.__file__).parent)})

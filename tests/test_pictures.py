@@ -1,0 +1,255 @@
+"""Pictures: the time code and what it survives, the conversion of any size, the stopwatch."""
+
+import itertools
+import time
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+from aiortc.codecs import depayload, get_decoder, get_encoder
+from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loopback import (
+    CELL,
+    CODE_AREA,
+    CODE_COLUMNS,
+    CODE_ROWS,
+    Meter,
+    Picture,
+    SyntheticSource,
+    make_even,
+    read_time_code,
+    to_frame,
+    to_picture,
+    write_time_code,
+)
+
+
+def grey(width: int = 160, height: int = 120) -> Picture:
+    return np.full((height, width, 3), 90, np.uint8)
+
+
+def coded(number: int) -> Picture:
+    picture = grey()
+    write_time_code(picture, number)
+    return picture
+
+
+# ---- Time code -------------------------------------------------------------------------------------------------------
+
+
+def test_every_number_comes_back() -> None:
+    picture = grey(132, 20)  # the smallest
+    for number in range(65536):
+        write_time_code(picture, number)
+        assert read_time_code(picture) == number
+
+
+@given(st.integers(0, 2**64))
+def test_numbers_wrap_at_65536(number: int) -> None:
+    assert read_time_code(coded(number)) == number % 65536
+
+
+def test_time_code_touches_nothing_else() -> None:
+    picture = coded(12345)
+    picture[CODE_AREA] = 90
+    assert np.array_equal(picture, grey())
+
+
+def test_codes_differ_from_number_to_number() -> None:
+    assert all((coded(number) != coded(number + 1)).any() for number in range(500))
+
+
+@pytest.mark.parametrize("number", [0, 1, 255, 256, 21845, 32768, 54321, 65535])
+@pytest.mark.parametrize("errors", [1, 2])
+def test_no_one_or_two_wrong_cells_are_read_as_another_number(number: int, errors: int) -> None:
+    picture = coded(number)
+    for cells in itertools.combinations(range(CODE_ROWS * CODE_COLUMNS), errors):
+        damaged = picture.copy()
+        for cell in cells:
+            row, column = (4 + CELL * part for part in divmod(cell, CODE_COLUMNS))
+            damaged[row : row + CELL, column : column + CELL] = 255 - damaged[row : row + CELL, column : column + CELL]
+        assert read_time_code(damaged) is None
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_blank_picture_has_no_number(colour: int) -> None:
+    assert read_time_code(np.full((120, 160, 3), colour, np.uint8)) is None
+
+
+def test_noise_is_hardly_ever_read() -> None:
+    noise = np.random.default_rng(1)
+    read = [read_time_code(noise.integers(0, 256, (24, 140, 3), np.uint8)) for _ in range(1000)]
+    cells = [noise.integers(0, 2, (CODE_ROWS, CODE_COLUMNS, 1), np.uint8) * np.uint8(255) for _ in range(2000)]
+    for pattern in cells:  # noise as coarse as the code itself: one in 65536 is read
+        picture = grey()
+        picture[CODE_AREA] = pattern.repeat(CELL, 0).repeat(CELL, 1)
+        read.append(read_time_code(picture))
+    assert sum(number is not None for number in read) <= 1
+
+
+@given(st.integers(0, 40), st.integers(0, 200))
+def test_pictures_too_small_have_no_number(height: int, width: int) -> None:
+    picture = np.full((height, width, 3), 255, np.uint8)
+    assert read_time_code(picture) is None
+    if height >= 20 and width >= 132:
+        write_time_code(picture, 77)
+        assert read_time_code(picture) == 77
+
+
+def through(codec: str, bitrate: int, pictures: list[Picture]) -> list[Picture]:
+    """Encode and decode pictures with aiortc's own classes, at that many bits a second and 30 pictures a second."""
+    parameters = RTCRtpCodecParameters(
+        mimeType=f"video/{codec}",
+        clockRate=90000,
+        payloadType=97,
+        parameters={"packetization-mode": "1"} if codec == "H264" else {},
+    )
+    encoder, decoder = get_encoder(parameters), get_decoder(parameters)
+    encoder.target_bitrate = bitrate  # type: ignore[attr-defined]
+    decoded: list[Picture] = []
+    for number, picture in enumerate(pictures):
+        frame = to_frame(picture)
+        frame.pts, frame.time_base = number * 3000, Fraction(1, 90000)
+        payloads, timestamp = encoder.encode(frame)
+        data = b"".join(depayload(parameters, payload) for payload in payloads)
+        decoded += [to_picture(output) for output in decoder.decode(JitterFrame(data, timestamp))]  # type: ignore[arg-type]
+    return decoded
+
+
+@pytest.mark.parametrize("size", [(160, 120), (320, 240), (640, 480)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("bitrate", [250_000, 500_000, 1_500_000])
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+def test_time_code_survives_compression(codec: str, bitrate: int, size: tuple[int, int]) -> None:
+    source, first = SyntheticSource(*size, 30), 65400  # across the wrap
+    pictures = [source.draw(number / 30) for number in range(200)]
+    for number, picture in enumerate(pictures, first):
+        write_time_code(picture, number)
+    decoded = through(codec, bitrate, pictures)
+    assert [read_time_code(picture) for picture in decoded] == [number % 65536 for number in range(first, first + 200)]
+    assert (
+        min(cv2.PSNR(*pair) for pair in zip(decoded, pictures, strict=True)) > 18
+    )  # it was compressed, not blurred away
+    assert not all(np.array_equal(*pair) for pair in zip(decoded, pictures, strict=True))
+
+
+# ---- Colour ----------------------------------------------------------------------------------------------------------
+
+SIZES = [
+    (160, 120),
+    (161, 121),
+    (160, 121),
+    (161, 120),
+    (132, 20),
+    (133, 21),
+    (319, 241),
+    (641, 479),
+    (2, 2),
+    (3, 3),
+    (1, 1),
+]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_pictures_of_any_size_come_back(width: int, height: int) -> None:
+    y, x = np.mgrid[0:height, 0:width]
+    picture = np.stack([40 + 150 * x / width, 30 + 180 * y / height, 200 - 150 * x / width], 2).astype(np.uint8)
+    frame = to_frame(picture)
+    assert (frame.width, frame.height, frame.format.name) == (width, height, "yuv420p")
+    back = to_picture(frame)
+    assert (back.shape, back.dtype) == (picture.shape, np.uint8)
+    error = np.abs(back.astype(int) - picture)
+    # Small pictures: one colour for 2 x 2 pixels of a steep slope.
+    assert error.mean() < (2.5 if min(width, height) > 100 else 60)
+    if width > 100 and height > 100:
+        edge = np.concatenate([error[-1].ravel(), error[:, -1].ravel()])
+        assert edge.mean() < 4, "the last row or column is torn"
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
+def test_plain_colours_come_back_in_any_size(width: int, height: int, blue: int, green: int, red: int) -> None:
+    picture = np.full((height, width, 3), (blue, green, red), np.uint8)
+    assert np.abs(to_picture(to_frame(picture)).astype(int) - picture).max() <= 6
+
+
+@given(st.integers(1, 70), st.integers(1, 70))
+def test_make_even_doubles_the_last_row_and_column(width: int, height: int) -> None:
+    picture = np.random.default_rng(width * 100 + height).integers(0, 256, (height, width, 3), np.uint8)
+    even = make_even(picture)
+    assert even.shape == (height + height % 2, width + width % 2, 3)
+    assert np.array_equal(even[:height, :width], picture)
+    assert np.array_equal(even[-1, :width], picture[-1])
+    assert np.array_equal(even[:height, -1], picture[:, -1])
+
+
+@pytest.mark.parametrize("size", [(161, 121), (160, 121), (160, 120)])
+def test_odd_sizes_survive_the_codec(size: tuple[int, int]) -> None:
+    source = SyntheticSource(*size, 30)
+    pictures = [source.draw(number / 30) for number in range(20)]
+    for codec, sent in (("VP8", pictures), ("H264", [make_even(picture) for picture in pictures])):
+        decoded = through(codec, 1_500_000, sent)
+        assert [picture.shape for picture in decoded] == [picture.shape for picture in sent]
+        assert min(cv2.PSNR(*pair) for pair in zip(decoded, sent, strict=True)) > 22
+
+
+# ---- The stopwatch ---------------------------------------------------------------------------------------------------
+
+
+def test_meter_times_a_picture_from_capture_to_arrival() -> None:
+    meter = Meter()
+    number = meter.on_sent(time.perf_counter() - 0.25)
+    meter.on_received(coded(number))
+    (delay,) = meter.delays
+    assert 0.25 <= delay < 1
+    assert (meter.sent, meter.received, meter.misread) == (1, 1, 0)
+    assert meter.latency_ms["p50"] == pytest.approx(delay * 1000, abs=0.01)
+
+
+def test_meter_counts_what_it_cannot_place_as_misread_and_never_as_a_delay() -> None:
+    meter = Meter()
+    number = meter.on_sent(time.perf_counter())
+    for picture in (grey(), coded(number + 1), coded(40000)):  # unreadable, not sent yet, never sent
+        meter.on_received(picture)
+    assert (meter.received, meter.misread, len(meter.delays)) == (3, 3, 0)
+    assert meter.latency_ms == {"p50": None, "p95": None, "max": None}
+    meter.on_received(coded(number))
+    meter.on_received(coded(number))  # a duplicate
+    assert (meter.received, meter.misread, len(meter.delays)) == (5, 4, 1)
+
+
+def test_meter_goes_on_where_the_numbers_wrap() -> None:
+    meter = Meter()
+    for number in range(65536 + 10):
+        assert meter.on_sent(time.perf_counter()) == number % 65536
+        if number > 65530:
+            meter.on_received(coded(number))
+    assert (meter.sent, meter.received, meter.misread) == (65546, 15, 0)
+    assert max(meter.delays) < 1, "timed with the picture that had this number a lap ago"
+
+
+def test_lost_pictures_take_no_memory() -> None:
+    meter = Meter()
+    for _ in range(70_000):
+        last = meter.on_sent(time.perf_counter())
+    held = [value for value in vars(meter).values() if hasattr(value, "__len__")]
+    assert max(map(len, held)) <= 1024
+    meter.on_received(coded(last))
+    meter.on_received(coded(last - 2000))  # long given up
+    assert (len(meter.delays), meter.misread) == (1, 1)
+
+
+def test_meter_rates_and_prints() -> None:
+    meter = Meter()
+    assert (meter.received_fps, meter.recent) == (0.0, (0.0, 0.0))
+    assert "0 pictures sent" in repr(meter)
+    for _ in range(5):
+        meter.on_received(coded(meter.on_sent(time.perf_counter())))
+        time.sleep(0.02)
+    assert 5 < meter.received_fps < 51
+    assert 5 < meter.recent[1] < 51
+    assert repr(meter).startswith("5 pictures sent, 5 received, 0 misread")
+    assert "\n" not in repr(meter)

@@ -1,0 +1,359 @@
+"""The words that cross: what is a message, what travels how, and what is refused without harm to the call."""
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from conftest import run
+from faults import Edit, as_sent, calling, logged, pictures, wires
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from loopback import (
+    MESSAGES,
+    Channel,
+    Log,
+    Message,
+    Peer,
+    SignallingError,
+    memory_channel,
+    parse_message,
+    without_candidates,
+)
+
+# ---- Messages --------------------------------------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+names = st.sampled_from(["type", "sdp", "candidate", "sdpMid", "x"])
+near_messages = st.dictionaries(names, st.sampled_from(list(MESSAGES)) | json_values)
+valid_messages = st.one_of(
+    st.fixed_dictionaries({"type": st.just(kind), **{name: st.text() for name in fields}}, optional={"x": json_values})
+    for kind, fields in MESSAGES.items()
+)
+
+
+@given(st.text() | near_messages.map(json.dumps) | json_values.map(json.dumps))
+@example("9" * 5000)
+@example("[" * 100_000)
+@example('{"type": null}')
+def test_any_text_is_a_message_or_refused(text: str) -> None:
+    with contextlib.suppress(SignallingError):
+        message = parse_message(text)
+        assert all(isinstance(message[name], str) for name in ("type", *MESSAGES[message["type"]]))
+
+
+def test_no_depth_of_nesting_is_anything_but_refused() -> None:
+    for depth in [*range(800, 1100), 2000, 5000, 20_000]:
+        with pytest.raises(SignallingError):
+            parse_message('{"type": ' + "[" * depth + "]" * depth + "}")
+
+
+@given(valid_messages)
+def test_valid_messages_come_back_equal(message: Message) -> None:
+    assert repr(parse_message(json.dumps(message))) == repr(message)  # repr: nan is not equal to nan
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, fields in MESSAGES.items() for name in fields])
+@pytest.mark.parametrize("value", [None, 1, ["0"], {}])
+def test_a_field_that_is_no_text_is_named(kind: str, name: str, value: Any) -> None:
+    message = {"type": kind, **dict.fromkeys(MESSAGES[kind], "text"), name: value}
+    with pytest.raises(SignallingError, match=f"{kind} without the text '{name}'"):
+        parse_message(json.dumps(message))
+
+
+# ---- The channel -----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=60))
+def test_channel_keeps_order_and_sides(operations: list[tuple[int, bool]]) -> None:
+    async def scenario() -> None:
+        ends = memory_channel()
+        sent: tuple[list[str], list[str]] = ([], [])
+        received: tuple[list[str], list[str]] = ([], [])
+        for number, (side, sends) in enumerate(operations):
+            if sends:
+                sent[side].append(f"{side}: {number}")
+                await ends[side].send(sent[side][-1])
+            elif len(received[side]) < len(sent[1 - side]):
+                received[side].append(await ends[side].receive())
+        for side in (0, 1):
+            while len(received[side]) < len(sent[1 - side]):
+                received[side].append(await ends[side].receive())
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ends[side].receive(), 0)
+        assert received == (sent[1], sent[0])
+
+    run(scenario())
+
+
+def test_receive_waits_for_what_is_sent_later() -> None:
+    async def scenario() -> None:
+        one, other = memory_channel()
+        waiting = asyncio.create_task(other.receive())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await one.send("late")
+        assert await waiting == "late"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+def test_only_json_crosses_and_every_candidate_on_its_own(codec: str) -> None:
+    async def scenario() -> None:
+        channels = wires()
+        async with calling(channels=channels, codec=codec) as call:
+            await call.run()
+            await call.hang_up()
+            for peer, wire, kind in ((call.pc1, channels[0], "offer"), (call.pc2, channels[1], "answer")):
+                assert all(type(text) is str for text in wire.sent)
+                messages = [json.loads(text) for text in wire.sent]
+                said = [message["type"] for message in messages]
+                bye = ["bye"] if peer is call.pc1 else []
+                assert said == [kind, "candidate", "end-of-candidates", *bye]
+                assert [set(message) - {"type"} for message in messages] == [set(MESSAGES[word]) for word in said]
+                assert "a=candidate" not in messages[0]["sdp"]
+                assert "a=end-of-candidates" not in messages[0]["sdp"]
+                # Nothing else was taken out, and what was taken out is what travels on its own.
+                whole = peer.pc.localDescription.sdp.splitlines()
+                sent = messages[0]["sdp"].splitlines()
+                apart = ["a=" + messages[1]["candidate"], "a=end-of-candidates"]
+                assert [line for line in whole if line not in sent] == apart
+                assert [line for line in sent if line not in whole] == []
+            assert len(logged(call, "addIceCandidate", "pc1")) == len(logged(call, "addIceCandidate", "pc2")) == 2
+
+    run(scenario())
+
+
+# ---- What is refused -------------------------------------------------------------------------------------------------
+
+LINE = "candidate:1 1 udp 2130706431 {} typ {}"
+
+
+def candidate(line: str, mid: str = "0") -> Message:
+    return {"type": "candidate", "candidate": line, "sdpMid": mid}
+
+
+# (what to send, under which name it is refused, what the reason names); wrong at every moment of a call.
+ALWAYS_WRONG: list[tuple[Message | str, str, str]] = [
+    ("", "message", "not JSON"),
+    ("{", "message", "not JSON"),
+    ("[1]", "message", "not a JSON object"),
+    ("null", "message", "not a JSON object"),
+    ({}, "message", "None"),
+    ({"type": "hello"}, "message", "hello"),
+    ({"type": ["offer"]}, "message", "offer"),
+    ({"type": "offer"}, "message", "sdp"),
+    ({"type": "answer", "sdp": 1}, "message", "sdp"),
+    ({"type": "candidate", "candidate": "x"}, "message", "sdpMid"),
+    (candidate(LINE.format("127.0.0.1 9", "host"), "no such"), "candidate", ""),
+    (candidate(""), "candidate", ""),
+    (candidate("garbage"), "candidate", ""),
+    (candidate("candidate:1 1 udp x 127.0.0.1 9 typ host"), "candidate", ""),
+    (candidate(LINE.format("e0a0.local 9", "host")), "candidate", ""),
+    (candidate(LINE.format("127.0.0 9", "host")), "candidate", ""),
+    (candidate(LINE.format("127.0.0.1 9", "unheard-of")), "candidate", ""),
+    (candidate(LINE.format("127.0.0.1 70000", "host")), "candidate", ""),
+    (candidate(LINE.format("127.0.0.1 -1", "host")), "candidate", ""),
+    ({"type": "offer", "sdp": ""}, "offer", ""),
+    ({"type": "answer", "sdp": "garbage"}, "answer", ""),
+    ({"type": "offer", "sdp": "v=0\r\nm=\r\n"}, "offer", ""),
+    ({"type": "offer", "sdp": "v=0\r\nm=video \ud800\r\na=rtpmap:\ud800\r\n"}, "offer", ""),
+]
+
+
+def before(place: int, *extra: Message | str) -> Edit:
+    """Return an edit that puts messages in front of the one sent at this place."""
+    count = iter(range(100))
+    return lambda message: [*extra, message] if next(count) == place else [message]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["before the description", "before the candidate", "before the end"])
+@pytest.mark.parametrize(
+    ("message", "kind", "reason"), ALWAYS_WRONG, ids=[repr(wrong[0])[:75] for wrong in ALWAYS_WRONG]
+)
+def test_wrong_messages_during_setup_are_refused(message: Message | str, kind: str, reason: str, place: int) -> None:
+    async def scenario() -> None:
+        async with calling(channels=wires(before(place, message), before(place, message)), deadline=2) as call:
+            await call.run()
+            for peer in ("pc1", "pc2"):
+                (event,) = logged(call, "refused", peer)
+                assert event.what == f"refused {kind}"
+                assert reason in event.detail
+                assert event.detail
+            await pictures(call, 2)
+
+    run(scenario())
+
+
+def test_wrong_messages_during_the_call_are_refused() -> None:
+    async def scenario() -> None:
+        channels = wires()
+        async with calling(channels=channels) as call:
+            await call.run()
+            real = [json.loads(text) for wire in channels for text in wire.sent]  # all said a second time
+            wrong = [message for message, *_ in ALWAYS_WRONG]
+            for message in (*wrong, *real):
+                for wire in channels:
+                    await wire.inject(message)
+            await pictures(call, 5)
+            expected = Counter(f"refused {kind}" for _, kind, _ in ALWAYS_WRONG)
+            expected += Counter(f"refused {message['type']}" for message in real)
+            for peer in ("pc1", "pc2"):
+                assert Counter(event.what for event in logged(call, "refused", peer)) == expected
+            assert not call.hung_up
+            assert {peer.pc.signalingState for peer in (call.pc1, call.pc2)} == {"stable"}
+            await call.hang_up()  # after all that, a bye is still heard
+            assert call.pc2.hung_up
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [("answer", 0), ("candidate", 0), ("end-of-candidates", 0), ("bye", 0), ("bye", 1), ("again", 1)]
+)
+def test_what_comes_at_the_wrong_moment_is_refused(kind: str, place: int) -> None:
+    async def scenario() -> None:
+        async with calling(channels=(plain := wires())) as call:
+            await call.run()
+            sdp = json.loads(plain[0].sent[0])["sdp"]
+
+        def says(description: str, other: str) -> Edit:
+            words: dict[str, Message] = {
+                "answer": {"type": other, "sdp": sdp},  # the other kind of description
+                "again": {"type": description, "sdp": sdp},
+                "candidate": candidate(LINE.format("127.0.0.1 9", "host")),
+            }
+            return before(place, words.get(kind, {"type": kind}))
+
+        async with calling(channels=wires(says("offer", "answer"), says("answer", "offer"))) as call:
+            await call.run()
+            for peer, description, other in (("pc1", "answer", "offer"), ("pc2", "offer", "answer")):
+                (event,) = logged(call, "refused", peer)
+                assert event.what == "refused " + {"answer": other, "again": description}.get(kind, kind)
+                assert "waiting for" in event.detail
+            await pictures(call, 2)
+
+    run(scenario())
+
+
+# ---- Broken descriptions ---------------------------------------------------------------------------------------------
+
+
+def lines_of(sdp: str) -> list[str]:
+    return sdp.splitlines(keepends=True)
+
+
+def without_line(sdp: str, at: int) -> str:
+    return "".join(line for number, line in enumerate(lines_of(sdp)) if number != at)
+
+
+def cut_before(sdp: str, at: int) -> str:
+    return "".join(lines_of(sdp)[:at])
+
+
+def without_value(sdp: str, at: int) -> str:
+    lines = lines_of(sdp)
+    return "".join([*lines[:at], lines[at].rstrip().partition(":")[0] + "\r\n", *lines[at + 1 :]])
+
+
+def other_bundle(sdp: str, _: int) -> str:
+    return sdp.replace("BUNDLE 0", "BUNDLE 7")
+
+
+def other_mid(sdp: str, _: int) -> str:
+    return sdp.replace("a=mid:0", "a=mid:7").replace("VP8", "VP7")
+
+
+DAMAGES = [(without_line, 1), (cut_before, 4), (without_value, 3), (other_bundle, 100), (other_mid, 100)]
+
+
+@pytest.mark.parametrize("kind", ["offer", "answer"])
+@pytest.mark.parametrize(("damage", "stride"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
+def test_a_broken_description_does_not_harm_the_call(kind: str, damage: Any, stride: int) -> None:
+    # The broken one comes first, then the real one. A line may be missing that nobody needs: then the real one is
+    # refused as the second. In any case one of the two is refused by name, and the call carries pictures.
+    async def attempt(at: int) -> str | None:
+        def edit(message: Message) -> list[Message | str]:
+            if message["type"] != kind:
+                return [message]
+            return [message | {"sdp": damage(message["sdp"], at)}, message]
+
+        channels = wires(edit) if kind == "offer" else wires(as_sent, edit)
+        try:
+            async with calling(channels=channels, deadline=1) as call:
+                await call.run()
+                await pictures(call, 1)
+                return None if len(logged(call, f"refused {kind}")) == 1 else "refused nothing or too much"
+        except Exception as error:  # noqa: BLE001
+            return f"{type(error).__name__}: {error}"
+
+    async def scenario() -> None:
+        async with calling(channels=(channels := wires())) as call:
+            await call.run()
+        lines = lines_of(json.loads(channels[kind == "answer"].sent[0])["sdp"])
+        outcomes = {f"{at} {lines[at].strip()}": await attempt(at) for at in range(0, len(lines), stride)}
+        harmed = {line: outcome for line, outcome in outcomes.items() if outcome}
+        assert harmed == {}
+
+    run(scenario(), 60)
+
+
+class Said:
+    """A channel in which everything has already been said."""
+
+    def __init__(self, *messages: Message) -> None:
+        self.left = [json.dumps(message) for message in messages]
+
+    async def send(self, text: str) -> None: ...
+
+    async def receive(self) -> str:
+        return self.left.pop(0)
+
+
+def real_offer() -> str:
+    async def scenario() -> str:
+        async with calling() as call:
+            for step in call.steps[:3]:
+                await step.run()
+            return without_candidates(call.pc1.pc.localDescription.sdp)
+
+    sdp = run(scenario())
+    assert isinstance(sdp, str)
+    return sdp
+
+
+OFFER = real_offer()
+JUNK = f"0|-1|{9 * 10**20}|x| |\ud800|é|audio|application|rtx|sha-256|97|256|a=fmtp:|a=rtpmap:|a=mid:|a=setup:|m=|\r\n"
+SECTIONS = "m=video 9 X 97\r\n|m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:1\r\n|m=application 9 UDP/DTLS/SCTP x\r\n"
+junk = st.sampled_from(["", "9" * 5000, *JUNK.split("|"), *SECTIONS.split("|")])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), junk | st.text(max_size=3)), min_size=1, max_size=3))
+@settings(max_examples=400, deadline=None, derandomize=True)
+def test_no_damage_to_an_offer_escapes_as_anything_but_a_refusal(edits: list[tuple[float, int, str]]) -> None:
+    sdp = OFFER
+    for place, gone, new in edits:
+        at = int(place * len(sdp))
+        sdp = sdp[:at] + new + sdp[at + gone :]
+
+    async def scenario() -> None:
+        channel: Channel = Said({"type": "offer", "sdp": sdp}, {"type": "offer", "sdp": OFFER})
+        log = Log()
+        peer = Peer("pc2", channel, log, patience=1)
+        try:
+            await peer.receive_description("offer")
+            await peer.create_answer()
+            await peer.set_local_description()
+        finally:
+            await peer.close()
+        assert len([event for event in log.events if event.what == "refused offer"]) <= 1
+
+    run(scenario())

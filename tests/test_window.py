@@ -1,0 +1,416 @@
+"""The window on a virtual X display: what it shows, its keys, its end, and what happens where there is no display."""
+
+import loopback  # first: it imports cv2 before av, which has to be so in every process  # isort: skip
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import Xlib.display
+import Xlib.error
+from conftest import PROGRAM, Xvfb, environment, program, wait_until
+from Xlib import XK, X
+from Xlib.ext import xtest
+from Xlib.protocol.event import ClientMessage
+
+SUMMARY = re.compile(r"(\d+) pictures sent, (\d+) received, \d+ misread, .*packets lost")
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean difference of two pictures below the time code, in steps of brightness (0..255)."""
+    return float(np.abs(one[24:].astype(int) - other[24:].astype(int)).mean())
+
+
+def colourfulness(picture: np.ndarray) -> float:
+    return float(np.ptp(picture, axis=2).mean())
+
+
+def both(view: np.ndarray, layout: loopback.View, sent: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the left and the right picture of a view, at the size they were sent."""
+    (width, height), (left, y), (right, _) = layout.size, layout.corner(0), layout.corner(1)
+    one, other = (view[y : y + height, x : x + width] for x in (left, right))
+    return tuple(cv2.resize(picture, sent, interpolation=cv2.INTER_NEAREST) for picture in (one, other))
+
+
+def codes_in(left: np.ndarray, right: np.ndarray) -> tuple[int, int] | None:
+    """Return the two time codes, or None while one of them cannot be read (the screen is read while it changes)."""
+    one, other = loopback.read_time_code(left), loopback.read_time_code(right)
+    return None if one is None or other is None else (one, other)
+
+
+class Shown:
+    """`python loopback.py` with its window on a virtual display: a hand on the keys, an eye on the screen."""
+
+    def __init__(self, xvfb: Xvfb, folder: Path, size: str, *arguments: str) -> None:
+        width, height = map(int, size.split("x"))
+        self.view = loopback.View(width, height, loopback.Log())
+        self.sent = (width, height)
+        self.xvfb, self.folder = xvfb, folder
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), "--size", size, *arguments],
+                cwd=folder,
+                env=environment(DISPLAY=xvfb.name),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        self.display = Xlib.display.Display(xvfb.name)
+        self.window = wait_until(self._window)
+
+    def _window(self) -> object:
+        """Return the top-level window that has a close button, once it is on the screen."""
+        assert self.process.poll() is None, self.err
+        delete = self.display.intern_atom("WM_DELETE_WINDOW")
+        for window in self.display.screen().root.query_tree().children:
+            with contextlib.suppress(Xlib.error.BadWindow):  # it has gone since
+                if delete in window.get_wm_protocols() and window.get_attributes().map_state == X.IsViewable:
+                    return window
+        return None
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text()
+
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return both pictures as they are on the screen, at the size they were sent; the window is at its top left."""
+        return both(self.xvfb.picture(), self.view, self.sent)
+
+    def codes(self) -> tuple[int, int] | None:
+        return codes_in(*self.pictures())
+
+    def reach(self, number: int) -> tuple[int, int]:
+        """Wait until both time codes on the screen are at least that number."""
+
+        def reached() -> tuple[int, int] | None:
+            codes = self.codes()
+            return codes if codes and min(codes) >= number else None
+
+        found: tuple[int, int] = wait_until(reached)
+        return found
+
+    def udp(self) -> list[str]:
+        """Return the local addresses of the program's UDP sockets, as /proc/net writes them."""
+        own = set()
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed since
+                own.add(os.readlink(entry))
+        lines = [line.split() for name in ("udp", "udp6") for line in Path("/proc/net", name).read_text().splitlines()]
+        return [fields[1] for fields in lines if f"socket:[{fields[9]}]" in own]
+
+    def press(self, key: str) -> None:
+        """Press and release a key, as a keyboard does."""
+        self.window.set_input_focus(X.RevertToParent, X.CurrentTime)
+        code = self.display.keysym_to_keycode(XK.string_to_keysym(key))
+        xtest.fake_input(self.display, X.KeyPress, code)
+        xtest.fake_input(self.display, X.KeyRelease, code)
+        self.display.sync()
+
+    def click_close(self) -> None:
+        """Do what a window manager does when the X button is clicked (ICCCM 4.2.8.1)."""
+        data = (32, [self.display.intern_atom("WM_DELETE_WINDOW"), X.CurrentTime, 0, 0, 0])
+        kind = self.display.intern_atom("WM_PROTOCOLS")
+        self.window.send_event(ClientMessage(window=self.window, client_type=kind, data=data))
+        self.display.sync()
+
+    def ended(self) -> None:
+        """The program ends well by itself: status 0, a summary, and nothing from Qt or anyone else on stderr."""
+        assert self.process.wait(timeout=10) == 0, self.err
+        assert self.err == ""
+        summary = SUMMARY.match(self.out.splitlines()[-1])
+        assert summary
+        assert int(summary[2]) > 0 or "first picture" not in self.out
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(timeout=10)
+        with contextlib.suppress(Xlib.error.ConnectionClosedError):  # the display died
+            self.display.close()
+
+
+@pytest.fixture
+def show(xvfb: Xvfb, tmp_path: Path) -> Iterator[Callable[..., Shown]]:
+    """Start the program with a size and more arguments, its window on the display; ended when the test is over."""
+    with contextlib.ExitStack() as stack:
+
+        def start(size: str = "320x240", *arguments: str) -> Shown:
+            shown = Shown(xvfb, tmp_path, size, *arguments)
+            stack.callback(shown.close)
+            return shown
+
+        yield start
+
+
+# ---- What it shows ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["320x240", "640x480", "1280x720"])
+def test_both_pictures_move_on_the_screen_and_are_the_same(show: Callable[..., Shown], size: str) -> None:
+    shown = show(size)
+    assert shown.view.size == {"1280x720": (640, 360)}.get(size, shown.sent)
+    captured: dict[int, np.ndarray] = {}
+
+    def pair() -> tuple[int, np.ndarray, np.ndarray] | None:
+        """Return a number, the picture captured and the one received with it; they need not be shown together."""
+        left, right = shown.pictures()
+        if codes := codes_in(left, right):
+            captured[codes[0]] = left
+            if codes[1] in captured:
+                return codes[1], captured[codes[1]], right
+        return None
+
+    first, *_ = wait_until(pair)
+    time.sleep(1)
+    later, left, right = wait_until(pair)
+    assert later > first
+    assert left.std() > 20
+    assert difference(left, right) < 10
+    shown.press("q")
+    shown.ended()
+
+
+# ---- Keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_h_hangs_up_and_c_calls_again(show: Callable[..., Shown]) -> None:
+    shown = show()
+    before = shown.reach(45)
+    shown.press("c")  # in a call it does nothing
+    shown.reach(before[0] + 15)
+    sockets = shown.udp()
+    assert len(sockets) == 2
+    assert all(address.startswith("0100007F:") for address in sockets), "bound outside 127.0.0.1"
+
+    shown.press("h")
+    wait_until(lambda: re.search(r"^hung up: \d+ pictures sent", shown.out, re.MULTILINE))
+    wait_until(lambda: not shown.udp())
+    wait_until(lambda: max(picture.std() for picture in shown.pictures()) < 20)
+    stopped = shown.pictures()
+    time.sleep(0.3)
+    assert np.array_equal(stopped, shown.pictures())
+    shown.press("h")  # without a call it does nothing
+
+    shown.press("c")
+    codes = wait_until(shown.codes)
+    assert max(codes) < min(before), "the time codes did not start again"
+    shown.reach(15)
+    assert len(shown.udp()) == 2
+    assert shown.out.count("new RTCPeerConnection") == 4
+    assert shown.out.count("hung up:") == 1
+    shown.press("q")
+    shown.ended()
+
+
+def test_g_greys_the_right_picture_and_brings_its_colours_back(show: Callable[..., Shown]) -> None:
+    shown = show()
+    shown.reach(15)
+    shown.press("g")
+    wait_until(lambda: colourfulness(shown.pictures()[1]) == 0)
+    left, right = shown.pictures()
+    assert colourfulness(left) > 20
+    assert right.std() > 20
+    shown.press("g")
+    wait_until(lambda: colourfulness(shown.pictures()[1]) > 20)
+    shown.press("q")
+    shown.ended()
+
+
+def test_s_writes_the_view_to_a_file(show: Callable[..., Shown], tmp_path: Path) -> None:
+    shown = show()
+    before = shown.reach(15)
+    shown.press("s")
+    wait_until(lambda: re.search(r"snapshot +loopback\.png", shown.out))
+    assert_shows_a_call(tmp_path / "loopback.png", least=min(before))
+    shown.reach(max(before) + 15)  # the call goes on
+    shown.press("q")
+    shown.ended()
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments"), [("q", ("1280x720", "--fps", "60")), ("Escape", ())], ids=["q under load", "Esc"]
+)
+def test_q_and_escape_end(show: Callable[..., Shown], key: str, arguments: tuple[str, ...]) -> None:
+    shown = show(*arguments)
+    shown.reach(5)
+    shown.press(key)
+    shown.ended()
+
+
+def test_a_key_that_is_not_in_the_list_does_nothing(show: Callable[..., Shown]) -> None:
+    """X numbers these keys 0xff67, 0xff68 and 0xff63: their last bytes are g, h and c. Shift alone is a key too."""
+    shown = show()
+    shown.reach(5)
+    for key in ("Menu", "Find", "Insert"):
+        shown.press(key)
+        shown.reach(shown.reach(0)[0] + 5) if key == "Menu" else time.sleep(0.3)
+    assert "hung up" not in shown.out
+    assert min(map(colourfulness, shown.pictures())) > 20
+    shown.press("q")
+    shown.ended()
+
+
+def test_step_takes_one_step_for_each_key(show: Callable[..., Shown]) -> None:
+    shown = show("320x240", "--step")
+    count = len(re.findall(r"^ +Step\(", PROGRAM.read_text(), re.MULTILINE))
+    for step in range(1, count + 1):
+        wait_until(lambda step=step: f"\nStep {step} of {count}: " in shown.out)
+        if step in (1, 6):  # it waits: only a key takes it on
+            time.sleep(0.3)
+        assert f"Step {step + 1} " not in shown.out
+        shown.press("space")
+    shown.reach(5)
+    shown.press("q")
+    shown.ended()
+
+
+def test_q_ends_in_the_middle_of_the_steps(show: Callable[..., Shown]) -> None:
+    shown = show("320x240", "--step")
+    wait_until(lambda: "Step 1 of" in shown.out)
+    shown.press("space")
+    wait_until(lambda: "Step 2 of" in shown.out)
+    shown.press("q")
+    shown.ended()
+
+
+# ---- Its end ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_close_button_ends(show: Callable[..., Shown]) -> None:
+    shown = show()
+    shown.reach(5)
+    shown.click_close()
+    shown.ended()
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_display_dies_one_line_says_so_and_the_recording_plays(
+    show: Callable[..., Shown], tmp_path: Path, kill: signal.Signals
+) -> None:
+    shown = show("320x240", "--record", "view.mkv")
+    seen = min(shown.reach(40))
+    shown.xvfb.process.send_signal(kill)
+    assert shown.process.wait(timeout=10) == 1
+    assert re.fullmatch(r"loopback: the display died.*\n", shown.err)
+    assert SUMMARY.match(shown.out.splitlines()[-1])
+    with av.open(str(tmp_path / "view.mkv")) as file:
+        last = [frame.to_ndarray(format="bgr24") for frame in file.decode(video=0)][-1]
+    codes = codes_in(*both(last, shown.view, shown.sent))
+    assert codes is not None
+    assert min(codes) >= seen - 15, "the last half second is missing"
+
+
+# ---- No display ------------------------------------------------------------------------------------------------------
+
+
+def assert_shows_a_call(path: Path, least: int = 1) -> None:
+    """The file holds the view of a call at 320x240: both pictures, of at least that number, the same or nearly so."""
+    layout, written = loopback.View(320, 240, loopback.Log()), cv2.imread(str(path))
+    assert written is not None
+    assert written.shape == layout.shape
+    left, right = both(written, layout, (320, 240))
+    codes = codes_in(left, right)
+    assert codes is not None
+    assert min(codes) >= least
+    assert abs(codes[0] - codes[1]) <= 3
+    assert difference(left, right) < 16
+
+
+def test_without_a_display_the_call_runs_and_leaves_a_picture(tmp_path: Path) -> None:
+    ended = program("--size", "320x240", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert len([line for line in lines if "no window" in line and "loopback.png" in line]) == 1
+    summary = SUMMARY.match(lines[-1])
+    assert summary
+    assert int(summary[1]) > 60  # of the 150 of five seconds
+    assert_shows_a_call(tmp_path / "loopback.png", least=60)
+
+
+@pytest.mark.parametrize("display", [None, ":4242", "nonsense"])
+def test_a_window_without_a_display_is_refused_in_one_line(tmp_path: Path, display: str | None) -> None:
+    assert_refused(program("--view", "window", cwd=tmp_path, display=display), f"display.*{display or 'not set'}")
+
+
+def assert_refused(ended: subprocess.CompletedProcess[str], reason: str) -> None:
+    assert ended.returncode == 1
+    assert re.fullmatch(f"loopback: .*{reason}.*\n", ended.stderr), ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[str]:
+    """The name of a display that lets in only those who have its cookie; the program has not."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("Xvfb is not installed: apt install xvfb")
+    cookie = (b"", b"", b"MIT-MAGIC-COOKIE-1", bytes(16))  # the format is in Xau(3); 0xffff: for every host
+    (tmp_path / "cookie").write_bytes(
+        struct.pack(">H", 0xFFFF) + b"".join(struct.pack(">H", len(part)) + part for part in cookie)
+    )
+    read, write = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), "-auth", str(tmp_path / "cookie"), "-nolisten", "tcp"],
+        pass_fds=[write],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write)
+    with os.fdopen(read) as numbers:
+        yield f":{int(numbers.readline())}"
+    server.terminate()
+    server.wait(timeout=10)
+
+
+def test_a_display_that_lets_nobody_in_is_refused_in_one_line(tmp_path: Path, locked: str) -> None:
+    assert_refused(program("--view", "window", cwd=tmp_path, display=locked), f"display.*{locked}")
+
+
+# ---- Import order ----------------------------------------------------------------------------------------------------
+
+
+def python(script: str, cwd: Path, display: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=cwd,
+        env=environment(DISPLAY=display, PYTHONPATH=str(PROGRAM.parent)),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_loopback_imports_cv2_before_everything_that_brings_another_libxcb(tmp_path: Path) -> None:
+    ended = python("import loopback, sys; print(*sys.modules)", tmp_path, display="")
+    modules = ended.stdout.split()
+    assert modules.index("cv2") < min(modules.index("av"), modules.index("aiortc"))
+
+
+@pytest.mark.parametrize("package", ["aiortc", "av"])
+def test_a_window_after_aiortc_was_imported_first_is_refused_instead_of_hanging(
+    tmp_path: Path, xvfb: Xvfb, package: str
+) -> None:
+    script = f"import {package}, loopback, sys; sys.exit(loopback.main(['--view', 'window']))"
+    assert_refused(python(script, tmp_path, xvfb.name), "imported before cv2")
+
+
+def test_after_aiortc_was_imported_first_the_call_runs_without_a_window(tmp_path: Path, xvfb: Xvfb) -> None:
+    script = "import aiortc, loopback, sys; sys.exit(loopback.main(['--size', '320x240', '--seconds', '1']))"
+    ended = python(script, tmp_path, xvfb.name)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(re.findall("imported before cv2.*no window", ended.stdout)) == 1
+    assert_shows_a_call(tmp_path / "loopback.png")
