@@ -85,6 +85,7 @@ from aiortc import (
     MediaStreamTrack,
     RTCBundlePolicy,
     RTCConfiguration,
+    RTCIceCandidate,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
@@ -94,7 +95,7 @@ from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateErr
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import VIDEO_CLOCK_RATE, MediaStreamError
 from aiortc.rtp import RtpPacket
-from aiortc.sdp import candidate_from_sdp
+from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 Picture = npt.NDArray[Any]  # uint8, (height, width, 3), blue-green-red: OpenCV's way
 
@@ -135,6 +136,8 @@ class Log:
         self.listener = listener
 
     def __call__(self, who: str, what: str, detail: str = "") -> Event:
+        # Details may come from the other side. What cannot be printed could steer a terminal, or crash OpenCV.
+        detail = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in detail)
         event = Event(self.now(), who, what, detail)
         self.events.append(event)
         self.listener(event)
@@ -249,6 +252,9 @@ class Peer:
         self.patience = patience  # seconds a step waits for a message
         self.marker_bit = marker_bit
         self.hung_up = False  # the other side said bye
+        self.found: list[dict[str, str]] | None = None  # its own candidates
+        self.waiting = ""  # for which message
+        self.refused = ""  # the last message refused, and why
         self.picture: Picture | None = None  # the newest one received
         self.on_picture: Callable[[Picture], None] = lambda picture: None
         self.tasks: list[asyncio.Task[None]] = []
@@ -323,6 +329,7 @@ class Peer:
         the fingerprint of the certificate it will have to show."""
 
         async def apply(message: Message) -> None:
+            check_description(message["sdp"])
             self.log(self.name, f"setRemoteDescription({kind})", describe_sdp(message["sdp"]))
             await self.pc.setRemoteDescription(RTCSessionDescription(message["sdp"], kind))
 
@@ -332,7 +339,7 @@ class Peer:
     async def send_candidates(self) -> Done:
         """Send every address where this peer may be reached, one message each, then say that these were all:
         without that ICE would wait for more instead of failing."""
-        candidates = candidates_in(self.pc.localDescription.sdp)
+        candidates = self.found = candidates_in(self.pc.localDescription.sdp)
         for candidate in candidates:
             await self._send({"type": "candidate", **candidate}, candidate["candidate"])
         await self._send({"type": "end-of-candidates"})
@@ -347,12 +354,8 @@ class Peer:
         async def apply(message: Message) -> None:
             if message["sdpMid"] not in {transceiver.mid for transceiver in self.pc.getTransceivers()}:
                 raise SignallingError(f"no m-line has the mid {message['sdpMid']!r:.40}")
-            candidate = candidate_from_sdp(message["candidate"].removeprefix("candidate:"))
+            candidate = parse_candidate(message["candidate"])
             candidate.sdpMid = message["sdpMid"]
-            # aioice passes over a candidate of another kind in silence, and looks a .local name up in the network.
-            if candidate.type not in ("host", "srflx", "relay"):
-                raise SignallingError(f"unknown candidate type {candidate.type!r:.40}")
-            ipaddress.ip_address(candidate.ip)
             self.log(self.name, "addIceCandidate", f"{candidate.type} {candidate.ip}:{candidate.port}")
             await self.pc.addIceCandidate(candidate)
             candidates.append(message["candidate"])
@@ -388,8 +391,14 @@ class Peer:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        connecting = [ice_connection(self.pc)] if self.pc.iceConnectionState == "checking" else []
         try:
-            await asyncio.wait_for(self.pc.close(), 3)
+            async with asyncio.timeout(3):
+                await self.pc.close()
+                for connection in connecting:
+                    # aioice's connect() looks up every 20 ms and, closed meanwhile, may still start its consent timer.
+                    await asyncio.sleep(0.05)
+                    await connection.close()
         except TimeoutError as error:
             raise CallError(f"{self.name} did not close within 3 s: an event handler raised; see above") from error
 
@@ -401,7 +410,7 @@ class Peer:
 
     async def _take(self, actions: dict[str, Callable[[Message], Awaitable[None]]], patience: float | None) -> Message:
         """Read the channel until one of the awaited messages has been acted on; refuse every other by its name."""
-        wanted = " or ".join(actions)
+        wanted = self.waiting = " or ".join(actions)
         try:
             async with asyncio.timeout(patience):
                 while True:
@@ -413,14 +422,14 @@ class Peer:
                             raise SignallingError(f"in state {self.pc.signalingState}, waiting for {wanted}")
                         self.log(self.name, f"receive {kind}")
                         await actions[kind](message)
+                        self.waiting = ""
                         return message
                     except UNUSABLE as error:
-                        reason = str(error) or type(error).__name__
-                        self.log(self.name, f"refused {kind}", reason.splitlines()[0][:200])
+                        reason = str(error).partition("\n")[0][:200] or f"malformed ({type(error).__name__})"
+                        self.log(self.name, f"refused {kind}", reason)
+                        self.refused = f"{self.name} refused the {kind} ({reason})"
         except TimeoutError as error:
-            raise CallError(
-                f"{self.name} waited {patience:g} s for {wanted} and got none: look at what the other side sent"
-            ) from error
+            raise CallError(f"{self.name} waited {patience:g} s for {wanted} and got none. {self.refused}") from error
 
     def _done(self, what: str, made: Any = None) -> Done:
         before, self._seen = self._seen, self.states
@@ -456,6 +465,42 @@ def describe_sdp(sdp: str) -> str:
     return f"{', '.join(media) or 'no media'} ({' '.join(dict.fromkeys(codecs))}), {len(sdp)} bytes"
 
 
+def check_description(sdp: str) -> None:
+    """Raise SignallingError for what aiortc would take only half, or take and then be unable to answer."""
+    try:
+        description = SessionDescription.parse(sdp)
+    except StopIteration as error:  # aiortc looks for the format of an a=fmtp line
+        raise SignallingError("a=fmtp for a payload type without a=rtpmap") from error
+    mids = [media.rtp.muxId for media in description.media]
+    if not mids or not all(mids) or len(set(mids)) < len(mids):
+        raise SignallingError("no m-line, or one without a mid of its own")
+    if any(set(group.items) - set(mids) for group in description.group):
+        raise SignallingError("a=group names an m-line that is not there")
+    for media in description.media:
+        if media.kind not in ("audio", "video"):
+            raise SignallingError(f"unknown kind of media {media.kind!r:.40}")
+        known = {codec.mimeType.lower() for codec in RTCRtpSender.getCapabilities(media.kind).codecs} - {"video/rtx"}
+        if not known & {codec.mimeType.lower() for codec in media.rtp.codecs}:
+            raise SignallingError(f"no {media.kind} codec in common")
+        if media.direction is None or media.dtls is None or not media.dtls.fingerprints:
+            raise SignallingError("direction, a=setup or a=fingerprint is missing")
+        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
+            raise SignallingError("a=ice-ufrag or a=ice-pwd is missing")
+
+
+def parse_candidate(line: str) -> RTCIceCandidate:
+    """Return the candidate in a "candidate:..." line. Raises one of UNUSABLE.
+
+    aioice passes over an unknown type in silence, looks a .local name up in the network, and loses its socket over an
+    impossible port.
+    """
+    candidate = candidate_from_sdp(line.removeprefix("candidate:"))
+    ipaddress.ip_address(candidate.ip)
+    if candidate.type not in ("host", "srflx", "relay") or not 0 < candidate.port < 65536:
+        raise SignallingError(f"type {candidate.type!r:.40} or port {candidate.port} is impossible")
+    return candidate
+
+
 def without_candidates(sdp: str) -> str:
     """Return the SDP as it was before gathering: aiortc ignores later candidates once it has read end-of-candidates."""
     lines = sdp.splitlines(keepends=True)
@@ -473,7 +518,7 @@ def candidates_in(sdp: str) -> list[dict[str, str]]:
     return [{"candidate": candidate, "sdpMid": mids[0]} for candidate in dict.fromkeys(found)]
 
 
-# Two places where this program departs from stock aiortc. Both are on for as short as they can be.
+# The places where this program departs from stock aiortc, or looks where aiortc does not show.
 
 
 class LoopbackOnly:
@@ -503,7 +548,8 @@ class MarkerJitterBuffer(JitterBuffer):
     """A jitter buffer that releases a frame with its last packet.
 
     aiortc's own waits for the first packet of the next frame, one frame interval later: 33 ms at 30 frames/s.
-    The last packet of a video frame has the RTP marker bit set (RFC 3550 section 5.1, RFC 7741 section 4.1).
+    The last packet of a video frame has the RTP marker bit set (RFC 3550 section 5.1, RFC 7741 section 4.1). When
+    a lost packet comes late, several frames are whole at once; aiortc takes one a packet, so they follow one by one.
     """
 
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
@@ -529,6 +575,21 @@ def end_frames_at_marker(receiver: RTCRtpReceiver) -> None:
     if not isinstance(getattr(receiver, name, None), JitterBuffer):
         raise CallError("this version of aiortc keeps its jitter buffer elsewhere: run with --jitter-buffer stock")
     setattr(receiver, name, MarkerJitterBuffer(capacity=512, is_video=True))  # 512 packets, as aiortc's own
+
+
+def ice_connection(pc: RTCPeerConnection) -> aioice.Connection:
+    """Return aioice's side of a peer that has a transceiver. Private: aiortc does not say which pair was nominated."""
+    connection = vars(pc.getTransceivers()[0].receiver.transport.transport)["_connection"]
+    assert isinstance(connection, aioice.Connection)
+    return connection
+
+
+def nominated_pair(pc: RTCPeerConnection) -> Pair:
+    """Return the pair of candidates ICE chose; empty before it has chosen."""
+    for pair in vars(ice_connection(pc))["_nominated"].values():
+        sides = (pair.local_candidate, pair.remote_candidate)
+        return Pair(*(f"{side.host}:{side.port} {side.type} {side.transport}" for side in sides))
+    return Pair()
 
 
 # ---- 4  A call -------------------------------------------------------------------------------------------------------
@@ -609,8 +670,14 @@ class Call:
 
     async def run(self) -> None:
         """Take all the steps, one after the other. Raises CallError if the call does not come about in time."""
-        for step in self.steps:
-            await step.run()
+        now = "the first step"
+        try:
+            async with asyncio.timeout(self.deadline):
+                for step in self.steps:
+                    now = f"{step.who} {step.what}"
+                    await step.run()
+        except TimeoutError as error:
+            raise CallError(f"not connected after {self.deadline:g} s, at: {now}. {self.diagnosis}") from error
 
     async def connect(self) -> Done:
         """Wait. ICE finds the pair of addresses that works; over it a DTLS handshake makes keys that only these two
@@ -618,7 +685,7 @@ class Call:
         peers = (self.pc1, self.pc2)
         await self._until(lambda: all(peer.pc.connectionState == "connected" for peer in peers), "not connected")
         self.connected_after = self.log.now() - self.started
-        self.selected_pair = self._find_pair()
+        self.selected_pair = nominated_pair(self.pc1.pc)
         self.log(
             "call", "connected", f"{self.connected_after * 1000:.0f} ms after the peers were made, {self.selected_pair}"
         )
@@ -646,8 +713,9 @@ class Call:
     async def check(self) -> None:
         """Raise CallError if the call is broken: aiortc tells of a dead source or a vanished peer late or never."""
         if failure := self.track.failure:
-            known = isinstance(failure, MediaStreamError)
-            raise CallError(str(failure) if known else f"the source raised {failure!r}: its next() has to be mended")
+            if isinstance(failure, CallError):
+                raise failure
+            raise CallError(f"the source failed with {failure!r}: mend its next()") from failure
         for peer in (self.pc1, self.pc2):
             if peer.hung_up:
                 return
@@ -675,19 +743,13 @@ class Call:
             # At most 1 s at a time: a process that was asleep has not listened.
             self._silent[other] = 0.0 if heard != self._heard[other] else self._silent[other] + min(elapsed, 1.0)
             self._heard[other] = heard
-            if self._silent[other] > self.SILENCE and self.connected_after is not None:
+            if self._silent[other] > self.SILENCE and self.meter.received:
                 raise CallError(f"{other} vanished: no datagram from it for {self.SILENCE:g} s, and it did not say bye")
 
     @property
     def hung_up(self) -> bool:
         """Whether a peer heard the other say bye."""
         return self.pc1.hung_up or self.pc2.hung_up
-
-    def _find_pair(self) -> Pair:
-        # aiortc does not tell which pair ICE chose; with one candidate a side there is no other.
-        sides = (self.pc1.pc.localDescription, self.pc1.pc.remoteDescription)
-        found = [candidate_from_sdp(candidates_in(side.sdp)[0]["candidate"]) for side in sides]
-        return Pair(*(f"{c.ip}:{c.port} {c.type} {c.protocol}" for c in found))
 
     @property
     def diagnosis(self) -> str:
@@ -700,15 +762,17 @@ class Call:
         )
         ice = {peer.pc.iceConnectionState for peer in peers}
         dtls = {peer.dtls_state for peer in peers}
+        waiting = [peer for peer in peers if peer.waiting not in ("", "bye")]
+        missing = [peer.refused or f"{peer.name} still waits for the {peer.waiting}" for peer in waiting]
         causes = {
-            "offer or answer did not arrive": any(peer.pc.remoteDescription is None for peer in peers),
+            ", ".join(missing): bool(missing),
             "no candidate was found: there is no network address to use": any(
-                peer.pc.localDescription is None or not candidates_in(peer.pc.localDescription.sdp) for peer in peers
+                peer.found == [] and candidates_in(peer.pc.remoteDescription.sdp) for peer in peers
             ),
-            "a certificate does not match the fingerprint in the SDP: the SDP was changed on its way": "failed" in dtls,
             "ICE checks go unanswered: candidates did not arrive, the ICE password is wrong, or a firewall stops UDP": (
                 bool(ice & {"new", "checking", "failed"})
             ),
+            "a certificate does not match the fingerprint in the SDP: the SDP was changed on its way": "failed" in dtls,
             "the DTLS handshake is not answered": dtls != {"connected"},
             "the source gives no picture, or none can be decoded": True,
         }
@@ -736,9 +800,11 @@ class Call:
             return
         self.closed = True
         self.track.stop()
-        self.track.source.close()
-        outcomes = await asyncio.gather(self.pc1.close(), self.pc2.close(), return_exceptions=True)
-        self.log("call", "closed")
+        try:
+            self.track.source.close()
+        finally:
+            outcomes = await asyncio.gather(self.pc1.close(), self.pc2.close(), return_exceptions=True)
+            self.log("call", "closed")
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
@@ -893,17 +959,23 @@ class OutgoingTrack(MediaStreamTrack):
         self.source, self.meter = source, meter
         self.even = even  # H264 with 4:2:0 colour has no odd sizes: such a picture is sent one row or column larger
         self.picture: Picture | None = None  # the newest one, as sent
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self._start: float | None = None
 
     async def recv(self) -> av.VideoFrame:
         """Return the next frame. aiortc's sender calls this each time it has sent the one before."""
         try:
-            picture, captured_at = await self.source.next()
+            return await self._next_frame()
         except CallError as error:
+            self.failure = error  # aiortc would only log it; Call.check() raises it
             raise MediaStreamError(str(error)) from error  # the end of a track, in aiortc's words
         finally:
-            self.failure = sys.exception()  # aiortc only logs what is raised here; Call.check() raises it
+            unforeseen = sys.exception()
+            if isinstance(unforeseen, Exception) and self.readyState == "live":
+                self.failure = self.failure or unforeseen
+
+    async def _next_frame(self) -> av.VideoFrame:
+        picture, captured_at = await self.source.next()
         if self.readyState != "live":
             raise MediaStreamError
         if self.even:
@@ -1035,18 +1107,22 @@ class ThreadedSource:
         self._thread.start()
 
     def _read(self) -> None:
-        due = 0.0
+        due = None  # s: when the next picture may come; a source faster than --fps is thinned out
+        period = 1 / self.fps
         try:
             with contextlib.closing(self._pictures(self._stop)) as pictures:
                 for picture in pictures:
                     now = time.perf_counter()
                     if self._stop.is_set():
                         return
-                    if now >= due - 0.5 / self.fps:  # a source faster than --fps is thinned out
-                        due = max(due + 1 / self.fps, now)
+                    due = now if due is None else due
+                    if now >= due - period / 4:
+                        due = max(due, now - period) + period
                         self._publish((fit(picture, self.width, self.height), now), None)
         except CallError as error:
             self._publish(None, error)
+        except cv2.error as error:
+            self._publish(None, CallError(f"{self.label} cannot be used ({error.err}): choose another source"))
 
     def _publish(self, newest: tuple[Picture, float] | None, failure: CallError | None) -> None:
         def publish() -> None:
@@ -1058,7 +1134,8 @@ class ThreadedSource:
 
     async def ready(self) -> None:
         try:
-            await asyncio.wait_for(self._news.wait(), self.PATIENCE)
+            async with asyncio.timeout(self.PATIENCE):
+                await self._news.wait()
         except TimeoutError as error:
             raise CallError(f"{self.label} gave no picture for {self.PATIENCE:g} s: is it still connected?") from error
         if self._failure:
@@ -1120,7 +1197,7 @@ def camera_pictures(index: int, width: int, height: int, fps: float, stop: threa
 
 def file_pictures(path: str, note: Callable[[str], None], stop: threading.Event) -> Generator[Picture]:
     """Yield the pictures of a video file at its own rate, from the start again at its end."""
-    began = time.perf_counter()
+    began, noted = time.perf_counter(), False
     while not stop.is_set():
         count, shown, length = 0, 0.0, 0.0  # pictures, s, s
         try:
@@ -1136,6 +1213,8 @@ def file_pictures(path: str, note: Callable[[str], None], stop: threading.Event)
                     shown = count * period if frame.time is None or first is None else frame.time - first
                     count += 1
                     late = time.perf_counter() - began - shown
+                    if late > 1:  # the program was halted, or decoding is too slow: go on from here
+                        began, late = began + late, 0.0
                     if late < period or count == 1:  # one that comes too late is skipped, not shown in a hurry
                         stop.wait(max(0.0, -late))
                         yield frame.to_ndarray(format="bgr24")
@@ -1144,14 +1223,15 @@ def file_pictures(path: str, note: Callable[[str], None], stop: threading.Event)
         except (av.FFmpegError, OSError) as error:
             if count == 0:
                 raise CallError(f"{path} cannot be read ({error.strerror}): give a video file that plays") from error
-            note(f"{path} is damaged after {shown:.1f} s ({error.strerror}): that part is played in a loop")
+            problem = f"is damaged after {shown:.1f} s ({error.strerror})"
         else:
             if count == 0:
                 raise CallError(f"{path} holds no picture that can be decoded: give a video file that plays")
-            if length > shown + period + 0.5:
-                note(
-                    f"{path} ends after {shown:.1f} s of {length:.1f} s: it is truncated, that part is played in a loop"
-                )
+            cut = length > shown + period + 0.5
+            problem = f"is truncated: it ends after {shown:.1f} s of {length:.1f} s" if cut else ""
+        if problem and not noted:
+            note(f"{path} {problem}; what is there is played in a loop")
+            noted = True
         began += shown + period
         while count == 1 and not stop.wait(period):  # a still picture
             yield frame.to_ndarray(format="bgr24")
@@ -1181,7 +1261,7 @@ def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Sou
     kind, _, number = spec.partition(":")
     loop = asyncio.get_running_loop()
     pictures: Callable[[threading.Event], Generator[Picture]]
-    if kind == "camera" and (number or "0").isdecimal():
+    if kind == "camera" and (number or "0").isdecimal() and len(number) < 4:
         pictures = functools.partial(camera_pictures, int(number or 0), width, height, fps)
     elif spec == "screen":
         pictures = functools.partial(screen_pictures, fps)
@@ -1198,7 +1278,7 @@ def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Sou
 
 INK, PALE, FAINT, ACCENT = (240, 240, 240), (190, 190, 185), (130, 125, 120), (120, 210, 255)  # blue-green-red
 BACKGROUND = (38, 33, 30)
-KEYS = "c call   h hang up   g grey   s snapshot   q quit"
+KEYS = "c call · h hang up · g grey · s snapshot · q quit"
 
 
 class View:
@@ -1341,7 +1421,7 @@ class Window:
         cv2.imshow(self.NAME, canvas)
         self._shown = True
         key = cv2.pollKey()
-        return "" if key == -1 else chr(key & 0xFF)
+        return chr(key) if 0 < key < 128 else ""  # an arrow or a function key has a larger number
 
     def close(self) -> None:
         if self._display.alive:
@@ -1455,7 +1535,11 @@ class Session:
         self.setup: asyncio.Task[None] | None = None
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
         self.hurry = False  # --step: nobody can press Enter
-        self.ended = False
+        self.ended = self.interrupted = False
+
+    def interrupt(self, *_: object) -> None:
+        """Ctrl-C: end at the next tick. To press it again changes nothing: the end is under way."""
+        self.ended = self.interrupted = True
 
     async def run(self) -> None:
         """Run until the user, --seconds or a failure ends it. Raises CallError; leaves nothing open."""
@@ -1579,9 +1663,12 @@ class Session:
 
         def read() -> None:
             text = b"..."
-            with contextlib.suppress(RuntimeError, OSError):  # the loop has ended; there is no terminal
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 while text:
-                    text = os.read(0, 1024)
+                    try:
+                        text = os.read(0, 1024) if sys.stdin else b""  # None: closed, and 0 may be another file by now
+                    except OSError:
+                        text = b""
                     loop.call_soon_threadsafe(lines, text)
 
         threading.Thread(target=read, name="stdin", daemon=True).start()
@@ -1640,13 +1727,15 @@ class Console:
     """The terminal: log lines, and on a real terminal one line of live progress below them."""
 
     def __init__(self, stream: Any) -> None:
-        self.stream, self.live = stream, stream.isatty()
+        self.stream = stream or open(os.devnull, "w")  # noqa: SIM115 - None: it was closed before the program began
+        self.stream.reconfigure(errors="replace")  # a file or pipe on Windows may have no arrows
+        self.live = self.stream.isatty()
         self._due = 0.0
 
     def line(self, text: str, end: str = "\n") -> None:
         try:
             print(("\r\x1b[K" if self.live else "") + text, end=end, file=self.stream, flush=True)
-        except BrokenPipeError:  # the reader has gone (| head): the call goes on without one
+        except OSError:  # the reader has gone (| head), or the disk is full: the call goes on without
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
     def event(self, event: Event) -> None:
@@ -1655,7 +1744,8 @@ class Console:
     def progress(self, call: Call) -> None:
         if self.live and call.meter.received and time.perf_counter() >= self._due:
             self._due = time.perf_counter() + 0.5
-            self.line(f"{call.meter!r}, {call.bitrate_kbps:.0f} kbit/s", end="")
+            columns = os.get_terminal_size(self.stream.fileno()).columns
+            self.line(f"{call.meter!r}, {call.bitrate_kbps:.0f} kbit/s"[: columns - 1], end="")
 
 
 class Parser(argparse.ArgumentParser):
@@ -1754,22 +1844,23 @@ def main(arguments: list[str] | None = None) -> int:
     Exits with 2 for wrong arguments.
     """
     options = parse(arguments)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio turns the first Ctrl-C into a cancellation
     gc.freeze()  # what the imports made stays; looking through it for garbage would stop the set-up for 15 ms
     session = Session(options)
     failure, status = None, 0
+    before = signal.signal(signal.SIGINT, session.interrupt)
     try:
         asyncio.run(session.run())
     except CallError as error:
         failure, status = str(error), 1
-    except KeyboardInterrupt:
+    if session.interrupted:
         status = 130
     if session.call and session.call.meter.received:
         session.console.line(f"{session.call.meter!r}, {session.call.packets_lost} packets lost")
     if options.json:
-        print(json.dumps(session.report() | ({"error": failure} if failure else {})))
+        Console(sys.stdout).line(json.dumps(session.report() | ({"error": failure} if failure else {})))
     if failure:
-        print(f"loopback: {failure}", file=sys.stderr)
+        Console(sys.stderr).line(f"loopback: {failure}")
+    signal.signal(signal.SIGINT, before)
     return status
 
 

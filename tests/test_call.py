@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,7 @@ def test_the_pictures_that_arrive_are_the_pictures_sent(codec: str, size: tuple[
             await call.close()
         numbers = [read_time_code(picture) for picture in received]
         assert numbers == list(range(len(received)))  # every one, once, in order
-        # The stock buffer keeps the last frame for ever; a packet of it may be all there is of the one before.
-        assert len(source.given) - len(received) <= (0 if marker_bit else 1)
+        assert call.meter.sent - len(received) == (0 if marker_bit else 1)  # stock keeps the last one for ever
         assert (call.meter.received, call.meter.misread) == (len(received), 0)
         assert call.pc2.picture is received[-1]
         width, height = size
@@ -167,7 +166,7 @@ def test_each_step_can_be_awaited_alone(wait: float, long_before: int) -> None:
                 assert all(change in repr(done) for change in changes)
                 assert repr(done).startswith(f"{who}: ")
                 assert "\n" not in repr(done)
-                if what in ("createOffer", "createAnswer", "send the offer", "send the answer"):
+                if what in ("createOffer", "send the offer", "createAnswer"):
                     assert (done.changed, done.made[:3]) == ((), "v=0")
                     assert "no state changed" in repr(done)
             await pictures(call, 5)
@@ -200,17 +199,17 @@ def test_every_state_call_and_message_is_in_the_log_once() -> None:
         receive = ["receive candidate", "addIceCandidate", "receive end-of-candidates", "addIceCandidate(null)"]
         send = ["send candidate", "send end-of-candidates"]
         expected = {
-            "pc1": ["new RTCPeerConnection", "addTrack", "createOffer", "setLocalDescription(offer)", "send offer"]
-            + [*send, "receive answer", "setRemoteDescription(answer)", *receive, "send bye"],
-            "pc2": ["new RTCPeerConnection", "receive offer", "setRemoteDescription(offer)", "track", *receive]
-            + ["createAnswer", "setLocalDescription(answer)", "send answer", *send, "first picture", "receive bye"],
+            "pc1": [
+                *("new RTCPeerConnection", "addTrack", "createOffer", "setLocalDescription(offer)", "send offer"),
+                *(*send, "receive answer", "setRemoteDescription(answer)", *receive, "send bye"),
+            ],
+            "pc2": [
+                *("new RTCPeerConnection", "receive offer", "setRemoteDescription(offer)", "track", *receive),
+                *("createAnswer", "setLocalDescription(answer)", "send answer", *send, "first picture", "receive bye"),
+            ],
             "call": ["connected", "closed"],
         }
-        # aiortc's answer has a track too: pc1 may be told of it
         found = {who: [what for name, what in rest if name == who] for who in expected}
-        assert {who: Counter(what) for who, what in found.items()} == {
-            who: Counter(what) for who, what in expected.items()
-        }
         assert found == expected
         times = [event.t for event in call.log.events]
         assert times == sorted(times)
@@ -456,9 +455,9 @@ def one_digit(line: str) -> str:
     return f"{start} {'1' if value[0] == '0' else '0'}{value[1:]}"
 
 
-def sides(edit: Edit) -> Iterator[Any]:
-    for name, edits in (("pc1", (edit, as_sent)), ("pc2", (as_sent, edit)), ("both", (edit, edit))):
-        yield pytest.param(edits, id=name)
+def sides(edit: Edit) -> list[Any]:
+    edits = {"pc1": (edit, as_sent), "pc2": (as_sent, edit), "both": (edit, edit)}
+    return [pytest.param(edits[name], id=name) for name in edits]
 
 
 async def failing(call: Call) -> str:
@@ -503,33 +502,41 @@ def test_candidates_lost_both_ways_are_named() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("edits", list(sides(without("candidate")))[:2])
-def test_candidates_lost_one_way_are_learned(edits: tuple[Edit, Edit]) -> None:
-    async def scenario() -> None:  # the checks that arrive tell where they come from (RFC 8445, peer-reflexive)
-        async with calling(channels=wires(*edits)) as call:
-            await call.run()
-            await pictures(call, 2)
-            assert "127.0.0.1:" in call.selected_pair.local
+@pytest.mark.parametrize("wait", [0, 0.3])
+@pytest.mark.parametrize("edits", sides(without("candidate"))[:2])
+def test_candidates_lost_one_way_are_learned_or_missed(edits: tuple[Edit, Edit], wait: float) -> None:
+    # Who has been told of no candidate gives up with the end of candidates, unless a check has come by then, which
+    # tells where it comes from (RFC 8445, section 7.3.1.3). Then the call is as good as any other.
+    async def scenario() -> None:
+        async with calling(channels=wires(*edits), deadline=1) as call:
+            failure = ""
+            try:
+                for step in call.steps:
+                    await asyncio.sleep(wait)
+                    await step.run()
+                await pictures(call, 2)
+            except CallError as error:
+                failure = str(error)
+            assert ("candidates did not arrive" in failure) if failure else ("127.0.0.1:" in call.selected_pair.local)
 
     run(scenario())
 
 
 @pytest.mark.parametrize(
-    ("edits", "waiting", "missing"),
+    ("edits", "missing"),
     [
-        ((without("offer"), as_sent), "pc2", "offer"),
-        ((as_sent, without("answer")), "pc1", "answer"),
-        ((without("end-of-candidates"), as_sent), "pc2", "end-of-candidates"),
-        ((as_sent, without("candidate", "end-of-candidates")), "pc1", "candidate"),
+        ((without("offer"), as_sent), "offer"),
+        ((as_sent, without("answer")), "answer"),
+        ((without("end-of-candidates"), as_sent), "candidate"),
+        ((as_sent, without("candidate", "end-of-candidates")), "candidate"),
     ],
     ids=["offer", "answer", "end", "candidates"],
 )
-def test_a_message_that_never_comes_is_named(edits: tuple[Edit, Edit], waiting: str, missing: str) -> None:
+def test_a_message_that_never_comes_is_named(edits: tuple[Edit, Edit], missing: str) -> None:
     async def scenario() -> None:
         async with calling(channels=wires(*edits), deadline=0.4) as call:
-            text = await failing(call)
-            assert waiting in text
-            assert missing in text
+            with pytest.raises(CallError, match=missing):
+                await call.run()
 
     run(scenario())
 
@@ -586,7 +593,7 @@ def test_a_source_that_fails_is_named() -> None:
         call = Call(Failing(160, 120, 30))
         try:
             await call.run()
-            with pytest.raises(CallError, match="the source failed: the lens fell off"):
+            with pytest.raises(CallError, match="the lens fell off"):
                 await pictures(call, 100)
         finally:
             await call.close()
@@ -633,7 +640,7 @@ def test_a_peer_whose_sockets_die_is_noticed() -> None:
             await call.run()
             for protocol in protocols(call.pc1):
                 protocol.transport.abort()
-            with pytest.raises(CallError, match="pc1|pc2"):
+            with pytest.raises(CallError, match=r"^pc[12] "):
                 await pictures(call, 10_000)
 
     run(scenario())
@@ -645,7 +652,7 @@ def test_a_peer_that_closes_without_bye_is_named(name: str) -> None:
         async with calling() as call:
             await call.run()
             await getattr(call, name).pc.close()
-            with pytest.raises(CallError, match="pc[12] is closed"):
+            with pytest.raises(CallError, match=r"^pc[12] is closed"):
                 await pictures(call, 10_000)
 
     run(scenario())

