@@ -61,7 +61,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -86,6 +86,8 @@ from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
     RTCIceCandidate,
+    RTCIceServer,
+    RTCIceTransportPolicy,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
@@ -94,6 +96,7 @@ from aiortc import (
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import VIDEO_CLOCK_RATE, MediaStreamError
+from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
@@ -239,6 +242,45 @@ class Done:
         return f"{self.who}: {self.what} · {', '.join(self.changed) or 'no state changed'}"
 
 
+@dataclass(frozen=True)
+class IceOptions:
+    """Which servers help ICE to find addresses: a STUN server tells a peer its address as seen from outside
+    (RFC 8489), a TURN server lends it one of its own and relays (RFC 8656). Without any there are host candidates only.
+    """
+
+    servers: tuple[RTCIceServer, ...] = field(default=(), repr=False)  # aiortc uses the first stun: and the first turn:
+    relay_only: bool = False
+
+    @property
+    def configuration(self) -> RTCConfiguration:
+        """What a new RTCPeerConnection is given."""
+        return RTCConfiguration(
+            iceServers=list(self.servers),  # None would ask a public STUN server who we are
+            iceTransportPolicy=RTCIceTransportPolicy.RELAY if self.relay_only else RTCIceTransportPolicy.ALL,
+            # All media over one transport, one UDP port (RFC 9143). It is also what browsers end up with.
+            bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
+        )
+
+    @property
+    def uris(self) -> list[str]:
+        """The servers without user and password."""
+        return [str(server.urls) for server in self.servers]
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether 127.0.0.1 is enough to reach every server."""
+        return all(parse_stun_turn_uri(uri)["host"] in ("127.0.0.1", "localhost") for uri in self.uris)
+
+    def check(self, sdp: str) -> None:
+        """Raise CallError when a server has given no candidate; aiortc passes over that in silence."""
+        types = {parse_candidate(candidate["candidate"]).type for candidate in candidates_in(sdp)}
+        for uri in self.uris:
+            if uri.startswith("turn") and "relay" not in types:
+                raise CallError(f"{uri} lends no address: is it running, and are user and password right?")
+            if uri.startswith("stun") and "srflx" not in types and not self.relay_only:
+                raise CallError(f"{uri} tells no address: is it running, and can it be reached?")
+
+
 class Peer:
     """One end of the call: an RTCPeerConnection, its end of the channel, and the steps it can take.
 
@@ -246,9 +288,17 @@ class Peer:
     """
 
     def __init__(
-        self, name: str, channel: Channel, log: Log, *, patience: float = 5.0, marker_bit: bool = True
+        self,
+        name: str,
+        channel: Channel,
+        log: Log,
+        *,
+        ice: IceOptions | None = None,
+        patience: float = 5.0,
+        marker_bit: bool = True,
     ) -> None:
         self.name, self.channel, self.log = name, channel, log
+        self.ice = ice or IceOptions()
         self.patience = patience  # seconds a step waits for a message
         self.marker_bit = marker_bit
         self.hung_up = False  # the other side said bye
@@ -258,9 +308,7 @@ class Peer:
         self.picture: Picture | None = None  # the newest one received
         self.on_picture: Callable[[Picture], None] = lambda picture: None
         self.tasks: list[asyncio.Task[None]] = []
-        # iceServers=[]: with none given, aiortc would ask a public STUN server who we are.
-        # MAX_BUNDLE: all media over one transport, one UDP port (RFC 9143). It is also what browsers end up with.
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.pc = RTCPeerConnection(self.ice.configuration)
         for state in STATES:
             self.pc.on(f"{state.lower()}change", functools.partial(self._on_state, state))
         self.pc.on("track", self._on_track)
@@ -312,8 +360,9 @@ class Peer:
         this peer may be reached. (A browser returns at once and reports each candidate as it is found; aiortc
         returns when all are there.)"""
         self.log(self.name, f"setLocalDescription({self.draft.type})")
-        with LoopbackOnly():
+        with LoopbackOnly() if self.ice.stays_here else contextlib.nullcontext():
             await self.pc.setLocalDescription(self.draft)
+        self.ice.check(self.pc.localDescription.sdp)
         return self._done(f"setLocalDescription({self.draft.type})", self.pc.localDescription.sdp)
 
     async def send_description(self) -> Done:
@@ -624,6 +673,7 @@ class Call:
         codec: str = "VP8",
         marker_bit: bool = True,
         deadline: float = 5.0,
+        ice: IceOptions | None = None,
         log: Log | None = None,
         channels: tuple[Channel, Channel] | None = None,
     ) -> None:
@@ -633,8 +683,8 @@ class Call:
         self.track = OutgoingTrack(source, self.meter, even=codec == "H264")
         one, two = channels or memory_channel()
         self.started = self.log.now()
-        self.pc1 = Peer("pc1", one, self.log, patience=deadline, marker_bit=marker_bit)
-        self.pc2 = Peer("pc2", two, self.log, patience=deadline, marker_bit=marker_bit)
+        self.pc1 = Peer("pc1", one, self.log, ice=ice, patience=deadline, marker_bit=marker_bit)
+        self.pc2 = Peer("pc2", two, self.log, ice=ice, patience=deadline, marker_bit=marker_bit)
         self.pc2.on_picture = self.meter.on_received
         self.connected_after: float | None = None  # seconds from making the peers
         self.first_frame_after: float | None = None
@@ -764,7 +814,9 @@ class Call:
         dtls = {peer.dtls_state for peer in peers}
         waiting = [peer for peer in peers if peer.waiting not in ("", "bye")]
         missing = [peer.refused or f"{peer.name} still waits for the {peer.waiting}" for peer in waiting]
+        servers = " or ".join(self.pc1.ice.uris)
         causes = {
+            f"no answer from {servers}": any(peer.pc.iceGatheringState == "gathering" for peer in peers),
             ", ".join(missing): bool(missing),
             "no candidate was found: there is no network address to use": any(
                 peer.found == [] and candidates_in(peer.pc.remoteDescription.sdp) for peer in peers
@@ -1591,7 +1643,7 @@ class Session:
             stack.pop_all()  # from here on the call closes it
         self.view.message = ""
         marker_bit = o.jitter_buffer == "marker"
-        self.call = Call(source, codec=o.codec, marker_bit=marker_bit, deadline=o.deadline, log=self.log)
+        self.call = Call(source, codec=o.codec, marker_bit=marker_bit, deadline=o.deadline, ice=o.ice, log=self.log)
         await (self._step_through(self.call) if o.step else self.call.run())
 
     async def hang_up(self) -> None:
@@ -1780,6 +1832,17 @@ def number_between(least: float, most: float) -> Callable[[str], float]:
     return convert
 
 
+def ice_server(text: str) -> str:
+    """Return a stun: or turn: URI (RFC 7064, RFC 7065) that aiortc can use."""
+    try:
+        parsed = parse_stun_turn_uri(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URI like stun:HOST:PORT or turn:HOST:PORT") from error
+    if parsed["scheme"] == "stuns" or parsed.get("transport", "udp") not in ("udp", "tcp"):
+        raise argparse.ArgumentTypeError(f"{text!r}: aiortc has no STUN over TLS, and TURN over udp or tcp only")
+    return text
+
+
 def path_with(*suffixes: str) -> Callable[[str], Path]:
     """Return a converter for argparse that takes paths with one of these endings."""
 
@@ -1828,6 +1891,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="give up when not connected after S seconds (5)",
     )
     add(
+        "--ice-server",
+        type=ice_server,
+        action="append",
+        default=[],
+        metavar="URI",
+        help="a stun: or turn: URI; repeatable",
+    )
+    add("--ice-user", metavar="NAME", help="user at the TURN server; its password comes from LOOPBACK_ICE_PASSWORD")
+    add("--relay-only", action="store_true", help="use relayed candidates only")
+    add(
         "--jitter-buffer",
         choices=("marker", "stock"),
         default="marker",
@@ -1835,6 +1908,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     options.width, options.height = options.size
+    password = os.environ.get("LOOPBACK_ICE_PASSWORD")  # an argument would show in the list of processes
+    kinds = [uri.partition(":")[0].rstrip("s") for uri in options.ice_server]
+    if len(set(kinds)) < len(kinds):
+        parser.error("argument --ice-server: aiortc uses one STUN and one TURN server")
+    if options.relay_only and "turn" not in kinds:
+        parser.error("argument --relay-only: give --ice-server turn:...; only a TURN server relays")
+    if "turn" in kinds and not (options.ice_user and password):
+        parser.error("argument --ice-server: turn: needs --ice-user and its password in LOOPBACK_ICE_PASSWORD")
+    servers = [RTCIceServer(uri, options.ice_user, password) for uri in options.ice_server]
+    options.ice = IceOptions(tuple(servers), options.relay_only)
     return options
 
 

@@ -72,6 +72,7 @@ class Shown:
         self.display = Xlib.display.Display(xvfb.name)
         self.display.screen().root.warp_pointer(0, 0)  # off the pictures
         self.window = wait_until(self._window)
+        self._make_qt_paint()
 
     def _window(self) -> object:
         """Return the top-level window that has a close button, once it is on the screen."""
@@ -82,6 +83,20 @@ class Shown:
                 if delete in window.get_wm_protocols() and window.get_attributes().map_state == X.IsViewable:
                     return window
         return None
+
+    def _make_qt_paint(self) -> None:
+        """Map the window once more where it stays black: on a busy machine Qt 5.15 (any cv2.imshow loop shows it) misses
+        that its first window was mapped, and without a window manager nothing tells it again."""
+        for _ in range(3):
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: self.pictures()[0].any(), 2)
+                return
+            self.window.unmap()
+            self.display.sync()
+            time.sleep(0.2)
+            self.window.map()
+            self.display.sync()
+        wait_until(lambda: self.pictures()[0].any())
 
     @property
     def out(self) -> str:
