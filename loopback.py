@@ -340,20 +340,20 @@ class Peer:
         chosen = [c for c in known if c.mimeType in (f"video/{codec}", "video/rtx")]
         self.pc.getTransceivers()[0].setCodecPreferences(chosen)
         self.log(self.name, "addTrack", f"{track.kind}, {codec}")
-        return self._done("addTrack", track)
+        return self.done("addTrack", track)
 
     async def create_offer(self) -> Done:
         """Write down, as SDP text, what this peer would like to send and receive, with which codecs. Nothing is sent
         and no state changes: it is a draft."""
         self.draft = await self.pc.createOffer()
         self.log(self.name, "createOffer", describe_sdp(self.draft.sdp))
-        return self._done("createOffer", self.draft.sdp)
+        return self.done("createOffer", self.draft.sdp)
 
     async def create_answer(self) -> Done:
         """Write down which of the offered media and codecs this peer takes. It may leave out, it cannot add."""
         self.draft = await self.pc.createAnswer()
         self.log(self.name, "createAnswer", describe_sdp(self.draft.sdp))
-        return self._done("createAnswer", self.draft.sdp)
+        return self.done("createAnswer", self.draft.sdp)
 
     async def set_local_description(self) -> Done:
         """Commit to the draft. The signalling state moves, UDP ports are opened, and ICE gathers the addresses where
@@ -363,7 +363,7 @@ class Peer:
         with LoopbackOnly() if self.ice.stays_here else contextlib.nullcontext():
             await self.pc.setLocalDescription(self.draft)
         self.ice.check(self.pc.localDescription.sdp)
-        return self._done(f"setLocalDescription({self.draft.type})", self.pc.localDescription.sdp)
+        return self.done(f"setLocalDescription({self.draft.type})", self.pc.localDescription.sdp)
 
     async def send_description(self) -> Done:
         """Send the description to the other side, as text through the channel. The candidates are taken out of it,
@@ -371,7 +371,7 @@ class Peer:
         description = self.pc.localDescription
         sdp = without_candidates(description.sdp)
         await self._send({"type": description.type, "sdp": sdp}, f"{len(sdp)} bytes")
-        return self._done(f"send {description.type}", sdp)
+        return self.done(f"send {description.type}", sdp)
 
     async def receive_description(self, kind: str) -> Done:
         """Take the other side's description. Now this peer knows the other's codecs, its ICE name and password, and
@@ -383,7 +383,7 @@ class Peer:
             await self.pc.setRemoteDescription(RTCSessionDescription(message["sdp"], kind))
 
         message = await self._take({kind: apply}, self.patience)
-        return self._done(f"setRemoteDescription({kind})", message["sdp"])
+        return self.done(f"setRemoteDescription({kind})", message["sdp"])
 
     async def send_candidates(self) -> Done:
         """Send every address where this peer may be reached, one message each, then say that these were all:
@@ -392,7 +392,7 @@ class Peer:
         for candidate in candidates:
             await self._send({"type": "candidate", **candidate}, candidate["candidate"])
         await self._send({"type": "end-of-candidates"})
-        return self._done("send candidates", candidates)
+        return self.done("send candidates", candidates)
 
     async def receive_candidates(self) -> Done:
         """Hand the other side's candidates to ICE. It pairs each with its own and sends test datagrams, signed with
@@ -417,7 +417,14 @@ class Peer:
 
         while not finished:
             await self._take({"candidate": apply, "end-of-candidates": end}, self.patience)
-        return self._done("addIceCandidate", candidates)
+        return self.done("addIceCandidate", candidates)
+
+    async def replace_track(self, track: MediaStreamTrack) -> Done:
+        """Send another track in place of the present one. The m-line, the codec and the SSRC stay, so there is nothing
+        to negotiate: the other side sees other pictures, and no event."""
+        self.pc.getSenders()[0].replaceTrack(track)
+        self.log(self.name, "replaceTrack", track.kind)
+        return self.done("replaceTrack", track)
 
     async def hang_up(self) -> None:
         """Tell the other side that the call is over. WebRTC has no such message; without it the other side would
@@ -480,7 +487,8 @@ class Peer:
         except TimeoutError as error:
             raise CallError(f"{self.name} waited {patience:g} s for {wanted} and got none. {self.refused}") from error
 
-    def _done(self, what: str, made: Any = None) -> Done:
+    def done(self, what: str, made: Any = None) -> Done:
+        """Return what a step made and which states have changed since the last one."""
         before, self._seen = self._seen, self.states
         changed = tuple(
             f"{name} {before[name]} → {state}" for name, state in self._seen.items() if before[name] != state
@@ -680,7 +688,8 @@ class Call:
         self.log = Log() if log is None else log
         self.codec, self.deadline = codec, deadline
         self.meter = Meter()
-        self.track = OutgoingTrack(source, self.meter, even=codec == "H264")
+        self.clock = RtpClock()
+        self.track = OutgoingTrack(source, self.meter, self.clock, even=codec == "H264")
         one, two = channels or memory_channel()
         self.started = self.log.now()
         self.pc1 = Peer("pc1", one, self.log, ice=ice, patience=deadline, marker_bit=marker_bit)
@@ -741,7 +750,8 @@ class Call:
         )
         for peer in peers:
             peer.listen()
-        return Done("both", "connect", self.selected_pair, ("connectionState connecting → connected",))
+        changed = tuple(f"{peer.name} {change}" for peer in peers for change in peer.done("connect").changed)
+        return Done("both", "connect", self.selected_pair, changed)
 
     async def first_picture(self) -> Done:
         """pc1 encodes a picture, cuts it into RTP packets and encrypts them; pc2 puts them back in order, decodes, and
@@ -750,6 +760,23 @@ class Call:
         self.first_frame_after = self.log.now() - self.started
         self.log("pc2", "first picture", f"{self.first_frame_after * 1000:.0f} ms after the peers were made")
         return Done("pc2", "first picture", self.pc2.picture)
+
+    async def switch(self, source: Source) -> Done:
+        """Change the source of the running call and release the old one. Raises CallError, the call unharmed, when the
+        new source gives no picture."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(source.close)
+            await source.ready()
+            stack.pop_all()
+        old, self.track = self.track, OutgoingTrack(source, self.meter, self.clock, even=self.track.even)
+        self.track.picture = old.picture
+        done = await self.pc1.replace_track(self.track)
+        async with (
+            old.busy
+        ):  # the sender may still wait for its last picture; a track that ends then would end the sender
+            old.stop()
+            old.source.close()
+        return done
 
     async def _until(self, reached: Callable[[], bool], otherwise: str) -> None:
         with contextlib.suppress(TimeoutError):
@@ -1001,23 +1028,39 @@ def to_picture(frame: av.VideoFrame) -> Picture:
     return cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420)[: frame.height, : frame.width]
 
 
+class RtpClock:
+    """The 90 kHz clock of a call's video (RFC 3550 section 5.1). One for all its tracks: a timestamp that went back
+    would stop the encoder."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._last = -1
+
+    def ticks(self, captured_at: float) -> int:
+        """Return the RTP timestamp of a picture captured at that second, later than any before."""
+        self._start = captured_at if self._start is None else self._start
+        self._last = max(round((captured_at - self._start) * VIDEO_CLOCK_RATE), self._last + 1)
+        return self._last
+
+
 class OutgoingTrack(MediaStreamTrack):
     """pc1's video track: takes pictures from a source, numbers them, hands them to aiortc's sender."""
 
     kind = "video"
 
-    def __init__(self, source: Source, meter: Meter, *, even: bool = False) -> None:
+    def __init__(self, source: Source, meter: Meter, clock: RtpClock, *, even: bool = False) -> None:
         super().__init__()
-        self.source, self.meter = source, meter
+        self.source, self.meter, self.clock = source, meter, clock
+        self.busy = asyncio.Lock()  # held while a picture is being taken
         self.even = even  # H264 with 4:2:0 colour has no odd sizes: such a picture is sent one row or column larger
         self.picture: Picture | None = None  # the newest one, as sent
         self.failure: Exception | None = None
-        self._start: float | None = None
 
     async def recv(self) -> av.VideoFrame:
         """Return the next frame. aiortc's sender calls this each time it has sent the one before."""
         try:
-            return await self._next_frame()
+            async with self.busy:
+                return await self._next_frame()
         except CallError as error:
             self.failure = error  # aiortc would only log it; Call.check() raises it
             raise MediaStreamError(str(error)) from error  # the end of a track, in aiortc's words
@@ -1035,12 +1078,7 @@ class OutgoingTrack(MediaStreamTrack):
         write_time_code(picture, self.meter.on_sent(captured_at))
         self.picture = picture
         frame = to_frame(picture)
-        # The RTP timestamp is the moment of capture (RFC 3550 section 5.1) in ticks of the 90 kHz video clock.
-        self._start = self._start or captured_at
-        frame.pts, frame.time_base = (
-            round((captured_at - self._start) * VIDEO_CLOCK_RATE),
-            Fraction(1, VIDEO_CLOCK_RATE),
-        )
+        frame.pts, frame.time_base = self.clock.ticks(captured_at), Fraction(1, VIDEO_CLOCK_RATE)
         return frame
 
 
@@ -1330,7 +1368,7 @@ def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Sou
 
 INK, PALE, FAINT, ACCENT = (240, 240, 240), (190, 190, 185), (130, 125, 120), (120, 210, 255)  # blue-green-red
 BACKGROUND = (38, 33, 30)
-KEYS = "c call · h hang up · g grey · s snapshot · q quit"
+KEYS = "c call · h hang up · n next source · g grey · s snapshot · q quit"
 
 
 class View:
@@ -1585,6 +1623,8 @@ class Session:
         self.snapshot: Path | None = options.snapshot
         self.seconds: float | None = options.seconds
         self.setup: asyncio.Task[None] | None = None
+        self.switching: asyncio.Task[None] | None = None
+        self.sources = list(dict.fromkeys((options.source, "synthetic", "camera", "screen")))  # the first one is in use
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
         self.hurry = False  # --step: nobody can press Enter
         self.ended = self.interrupted = False
@@ -1636,7 +1676,7 @@ class Session:
     async def _set_up(self) -> None:
         o = self.options
         with contextlib.ExitStack() as stack:
-            source = open_source(o.source, o.width, o.height, o.fps, self.log)
+            source = open_source(self.sources[0], o.width, o.height, o.fps, self.log)
             stack.callback(source.close)
             self.view.message = f"opening {source.label}"
             await source.ready()
@@ -1653,6 +1693,24 @@ class Session:
             await self.call.hang_up()
             self.console.line(f"hung up: {self.call.meter!r}")
 
+    def next_source(self) -> None:
+        """Begin to switch the running call to the next source that works."""
+        if self.call and not self.call.closed and self.call.first_frame_after and self.switching is None:
+            self.switching = asyncio.create_task(self._switch(self.call))
+
+    async def _switch(self, call: Call) -> None:
+        o = self.options
+        for spec in self.sources[1:]:
+            try:
+                await call.switch(open_source(spec, o.width, o.height, o.fps, self.log))
+            except CallError as error:
+                self.log("source", f"{spec} passed over", str(error))
+            else:
+                place = self.sources.index(spec)
+                self.sources = self.sources[place:] + self.sources[:place]
+                break
+        self.switching = None
+
     async def key(self, key: str) -> None:
         """Do what a key of the window stands for (KEYS)."""
         if key in ("q", "\x1b"):
@@ -1661,6 +1719,8 @@ class Session:
             self.dial()
         elif key == "h":
             await self.hang_up()
+        elif key == "n":
+            self.next_source()
         elif key == "g":
             self.view.grey = not self.view.grey
         elif key == "s":
@@ -1726,11 +1786,12 @@ class Session:
         threading.Thread(target=read, name="stdin", daemon=True).start()
 
     async def _drop_setup(self) -> None:
-        if self.setup:
-            self.setup.cancel()
-            await asyncio.gather(self.setup, return_exceptions=True)
-            self.setup = None
-            self.view.message = ""
+        tasks = [task for task in (self.setup, self.switching) if task]
+        self.setup = self.switching = None
+        self.view.message = ""
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _close(self) -> None:
         async with contextlib.AsyncExitStack() as stack:  # each of these runs, whatever the others raise
@@ -1756,7 +1817,7 @@ class Session:
             return None if seconds is None else round(seconds * 1000, 1)
 
         return {
-            "source": o.source,
+            "source": call.track.source.label if call else o.source,
             "width": o.width if picture is None else picture.shape[1],
             "height": o.height if picture is None else picture.shape[0],
             "fps": o.fps,

@@ -85,7 +85,7 @@ class Shown:
         return None
 
     def _make_qt_paint(self) -> None:
-        """Map the window once more where it stays black: on a busy machine Qt 5.15 (any cv2.imshow loop shows it) misses
+        """Map the window again where it stays black: on a busy machine Qt 5.15 (any loop of cv2.imshow shows it) misses
         that its first window was mapped, and without a window manager nothing tells it again."""
         for _ in range(3):
             with contextlib.suppress(AssertionError):
