@@ -42,6 +42,7 @@ if __name__ == "__main__":  # Ctrl-C during the imports below, a third of a seco
 
 import argparse
 import asyncio
+import atexit
 import binascii
 import contextlib
 import ctypes
@@ -1089,6 +1090,7 @@ class Source(Protocol):
     """Where pc1's pictures come from. Written for one reader, who asks for the next one when the last is encoded."""
 
     label: str
+    given: str  # the size the device gives, where that is not the size sent
 
     async def ready(self) -> None:
         """Wait until there is a first picture. Raises CallError if there will be none."""
@@ -1107,7 +1109,8 @@ class SyntheticSource:
     HORIZON = 0.55  # of the height
 
     def __init__(self, width: int, height: int, fps: float) -> None:
-        self.label, self.width, self.height, self.fps = "synthetic", width, height, fps
+        self.label, self.given = "synthetic", ""
+        self.width, self.height, self.fps = width, height, fps
         self._start: float | None = None
         self._slot = -1
         horizon, lap = int(height * self.HORIZON), 2 * width  # the landscape repeats after two widths
@@ -1186,7 +1189,8 @@ class ThreadedSource:
     def __init__(
         self, label: str, pictures: Callable[[threading.Event], Generator[Picture]], width: int, height: int, fps: float
     ) -> None:
-        self.label, self.width, self.height, self.fps = label, width, height, fps
+        self.label, self.given = label, ""
+        self.width, self.height, self.fps = width, height, fps
         self._pictures = pictures
         self._loop = asyncio.get_running_loop()
         self._newest: tuple[Picture, float] | None = None
@@ -1206,6 +1210,8 @@ class ThreadedSource:
                     if self._stop.is_set():
                         return
                     due = now if due is None else due
+                    rows, columns = picture.shape[:2]
+                    self.given = f"{columns}x{rows}" if (columns, rows) != (self.width, self.height) else ""
                     if now >= due - period / 4:
                         due = max(due, now - period) + period
                         self._publish((fit(picture, self.width, self.height), now), None)
@@ -1254,7 +1260,9 @@ def fit(picture: Picture, width: int, height: int) -> Picture:
     return cv2.copyMakeBorder(picture, top, height - rows - top, left, width - columns - left, cv2.BORDER_CONSTANT)
 
 
-def camera_pictures(index: int, width: int, height: int, fps: float, stop: threading.Event) -> Generator[Picture]:
+def camera_pictures(
+    index: int, width: int, height: int, fps: float, note: Callable[[str], None], stop: threading.Event
+) -> Generator[Picture]:
     """Yield the pictures of a camera, asked for the nearest it has to that size and rate."""
     device = cv2.VideoCapture(index)
     try:
@@ -1279,6 +1287,9 @@ def camera_pictures(index: int, width: int, height: int, fps: float, stop: threa
                 raise CallError(
                     f"camera {index} is open but gives no picture: another program may be using it; close it"
                 )
+            if not ever:
+                size, rate = f"{picture.shape[1]}x{picture.shape[0]}", device.get(cv2.CAP_PROP_FPS)
+                note(f"camera {index} was asked for {width}x{height} at {fps:g}/s and gives {size} at {rate:g}/s")
             ever = True
             yield picture
     finally:
@@ -1350,16 +1361,16 @@ def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Sou
         return SyntheticSource(width, height, fps)
     kind, _, number = spec.partition(":")
     loop = asyncio.get_running_loop()
+
+    def note(text: str) -> None:
+        loop.call_soon_threadsafe(log, "source", "note", text)
+
     pictures: Callable[[threading.Event], Generator[Picture]]
     if kind == "camera" and (number or "0").isdecimal() and len(number) < 4:
-        pictures = functools.partial(camera_pictures, int(number or 0), width, height, fps)
+        pictures = functools.partial(camera_pictures, int(number or 0), width, height, fps, note)
     elif spec == "screen":
         pictures = functools.partial(screen_pictures, fps)
     else:
-
-        def note(text: str) -> None:
-            loop.call_soon_threadsafe(log, "source", "note", text)
-
         pictures = functools.partial(file_pictures, spec, note)
     return ThreadedSource(spec, pictures, width, height, fps)
 
@@ -1436,9 +1447,9 @@ class View:
     def _caption(self, call: Call, side: int) -> str:
         picture, meter = call.track.picture, call.meter
         if side == 0:
-            return f"{call.track.source.label[-24:]}   " + (
-                f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
-            )
+            source = call.track.source
+            size = f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
+            return f"{source.label[-24:]}   " + (f"gives {source.given}, sent as {size}" if source.given else size)
         delay, rate = meter.recent
         traffic = f"{call.bitrate_kbps:.0f} kbit/s   lost {call.packets_lost}"
         return f"{call.codec}   delay {delay * 1000:.1f} ms   {rate:.1f}/s   {traffic}"
@@ -1453,9 +1464,10 @@ class View:
 
 class Display:
     """The X display of this session, on Linux. Qt, which draws OpenCV's windows, ends the whole process when it finds
-    none, or when it dies; no `except` catches that. So: ask first, and look before each use."""
+    none, or when it dies; no `except` catches that. So: ask first, look before each use, and for a display that dies
+    within a use let the C library call `last_words` before it ends the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_words: Callable[[], None]) -> None:
         """Raises CallError with the reason why no window can be shown here."""
         self._poll: select.poll | None = None
         if cv2.currentUIFramework() == "":
@@ -1476,23 +1488,36 @@ class Display:
         self._close = x11.XCloseDisplay
         self._poll = select.poll()
         self._poll.register(x11.XConnectionNumber(self._connection), 0)  # 0: tell of a hang-up only
+        self._libc, self._key, self._done = ctypes.CDLL(None), ctypes.c_int(), False
+        self._at_exit = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None if self._done else last_words())
+        self._libc["__cxa_atexit"](self._at_exit, None, ctypes.byref(self._key))
+        atexit.register(self._forget)  # Python itself is about to end: its functions can be called no more
 
     @property
     def alive(self) -> bool:
         return self._poll is None or not self._poll.poll(0)
 
+    def _forget(self) -> None:
+        if not self._done:
+            self._done = True
+            self._libc["__cxa_finalize"](ctypes.byref(self._key))  # takes the function back, and calls it
+
     def close(self) -> None:
-        if self._poll is not None and self.alive:
-            self._close(self._connection)
+        if self._poll is not None:
+            self._forget()
+            atexit.unregister(self._forget)
+            if self.alive:
+                self._close(self._connection)
 
 
 class Window:
     """A window on the screen. Raises CallError where there can be none, and when its display dies."""
 
     NAME = "loopback: a WebRTC call"
+    DIED = "the display died, and the window with it: start the program again where there is one"
 
-    def __init__(self) -> None:
-        self._display = Display()
+    def __init__(self, last_words: Callable[[], None]) -> None:
+        self._display = Display(last_words)
         # Qt would complain that it finds no fonts; the window's text is drawn by View. cv2 sets these at import.
         os.environ["QT_LOGGING_RULES"] = "*.warning=false"
         cv2.namedWindow(self.NAME, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
@@ -1501,7 +1526,7 @@ class Window:
     def show(self, canvas: Picture) -> str | None:
         """Show a picture and return the key pressed, "" for none, None when the user has closed the window."""
         if not self._display.alive:
-            raise CallError("the display died: the window is gone; start the program again where there is one")
+            raise CallError(self.DIED)
         # After the close button OpenCV has no window left to ask about, and imshow would open another.
         try:
             if self._shown and cv2.getWindowProperty(self.NAME, cv2.WND_PROP_VISIBLE) < 1:
@@ -1524,9 +1549,9 @@ class Recorder:
     of kinds that need no ending, so what is on the disk plays even if the process is killed."""
 
     KINDS: ClassVar[dict[str, tuple[str, str, dict[str, str]]]] = {
-        ".mkv": ("matroska", "libx264", {"cluster_time_limit": "500"}),
+        ".mkv": ("matroska", "libx264", {"cluster_time_limit": "200"}),
         ".mp4": ("mp4", "libx264", {"movflags": "frag_every_frame+empty_moov+default_base_moof"}),
-        ".webm": ("webm", "libvpx", {"cluster_time_limit": "500"}),
+        ".webm": ("webm", "libvpx", {"cluster_time_limit": "200"}),
     }
     CODECS: ClassVar[dict[str, dict[str, str]]] = {
         "libx264": {"preset": "ultrafast", "tune": "zerolatency", "crf": "23"},
@@ -1654,7 +1679,7 @@ class Session:
     def _open_view(self) -> None:
         if self.options.view != "none":
             try:
-                self.window = Window()
+                self.window = Window(self._last_words)
                 self.window.show(self.view.draw(None))
             except CallError as error:
                 if self.options.view == "window":
@@ -1671,6 +1696,7 @@ class Session:
     def dial(self) -> None:
         """Begin a call, unless there is one."""
         if self.setup is None:
+            self.go = asyncio.Semaphore(0)
             self.setup = asyncio.create_task(self._set_up())
 
     async def _set_up(self) -> None:
@@ -1798,6 +1824,9 @@ class Session:
             if self.window:
                 stack.callback(self.window.close)
             if self.recorder:
+                stack.callback(
+                    lambda r: self.log("recorder", "closed", f"{r.path}, {r.dropped} views left out"), self.recorder
+                )
                 stack.callback(self.recorder.close)
             if self.call:
                 stack.push_async_callback(self.call.close)
@@ -1805,6 +1834,23 @@ class Session:
             if self.snapshot and self.call and self.call.meter.received:
                 write_picture(self.snapshot, self.view.draw(self.call))
                 self.log("call", "picture written", str(self.snapshot))
+
+    def _last_words(self) -> None:
+        # The display died within a window call, and Qt is ending the process.
+        with contextlib.suppress(CallError):
+            if self.recorder:
+                self.recorder.close()
+        self.summary(Window.DIED)
+        os._exit(1)
+
+    def summary(self, failure: str | None) -> None:
+        """Print the measurements of the last call, and why it failed."""
+        if self.call and self.call.meter.received:
+            self.console.line(f"{self.call.meter!r}, {self.call.packets_lost} packets lost")
+        if self.options.json:
+            Console(sys.stdout).line(json.dumps(self.report() | ({"error": failure} if failure else {})))
+        if failure:
+            Console(sys.stderr).line(f"loopback: {failure}")
 
     def report(self) -> dict[str, Any]:
         """Return what --json prints: the measurements of the last call."""
@@ -1998,12 +2044,7 @@ def main(arguments: list[str] | None = None) -> int:
         failure, status = str(error), 1
     if session.interrupted:
         status = 130
-    if session.call and session.call.meter.received:
-        session.console.line(f"{session.call.meter!r}, {session.call.packets_lost} packets lost")
-    if options.json:
-        Console(sys.stdout).line(json.dumps(session.report() | ({"error": failure} if failure else {})))
-    if failure:
-        Console(sys.stderr).line(f"loopback: {failure}")
+    session.summary(failure)
     signal.signal(signal.SIGINT, before)
     return status
 

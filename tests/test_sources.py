@@ -285,6 +285,9 @@ class Camera:
         self.settings[setting] = value
         return True
 
+    def get(self, setting: int) -> float:
+        return {cv2.CAP_PROP_FPS: self.rate}[setting]
+
     def read(self) -> tuple[bool, np.ndarray | None]:
         if self.reads >= self.pictures:
             if self.hangs:
@@ -502,7 +505,11 @@ def test_test_picture_has_no_seam(size: tuple[int, int]) -> None:
 async def stalled_track(source: loopback.Source) -> tuple[list[int], list[float]]:
     """Take frames from a source, with the event loop held up for half a second after the tenth; return the pts of each
     frame in ms, and the time."""
-    track, pts, times = loopback.OutgoingTrack(source, loopback.Meter()), list[int](), list[float]()
+    track, pts, times = (
+        loopback.OutgoingTrack(source, loopback.Meter(), loopback.RtpClock()),
+        list[int](),
+        list[float](),
+    )
     for number in range(25):
         frame = await track.recv()
         assert frame.pts is not None
