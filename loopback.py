@@ -6,7 +6,7 @@ stream of encrypted UDP datagrams over 127.0.0.1. Both pictures are shown side b
 
     python loopback.py                  two moving pictures, every step on the terminal
     python loopback.py --step           the same call, one step at a time, each one explained
-    python loopback.py --help           sources, codecs, recording, JSON
+    python loopback.py --help           sources, codecs, recording, JSON, STUN and TURN
 
 Map: the file reads from top to bottom, and whoever stops half-way has read all the WebRTC.
 
@@ -96,7 +96,7 @@ from aiortc import (
 )
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
-from aiortc.mediastreams import VIDEO_CLOCK_RATE, MediaStreamError
+from aiortc.mediastreams import VIDEO_CLOCK_RATE, VIDEO_TIME_BASE, MediaStreamError
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription, candidate_from_sdp
@@ -1079,7 +1079,7 @@ class OutgoingTrack(MediaStreamTrack):
         write_time_code(picture, self.meter.on_sent(captured_at))
         self.picture = picture
         frame = to_frame(picture)
-        frame.pts, frame.time_base = self.clock.ticks(captured_at), Fraction(1, VIDEO_CLOCK_RATE)
+        frame.pts, frame.time_base = self.clock.ticks(captured_at), VIDEO_TIME_BASE
         return frame
 
 

@@ -1,5 +1,7 @@
 """STUN and TURN, against a real coturn on 127.0.0.1."""
 
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
+
 import os
 import shutil
 import socket
@@ -8,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiortc import RTCIceServer
 from conftest import program, report, wait_until
 
 USER, PASSWORD = "learner", "correct-horse-battery"
@@ -76,6 +79,11 @@ def test_the_password_is_printed_nowhere(coturn: str, password: str, tmp_path: P
     ended = program(*arguments, cwd=tmp_path)
     assert ended.returncode == 0
     assert password not in ended.stdout + ended.stderr
+
+
+def test_the_options_do_not_show_it_either() -> None:
+    server = RTCIceServer("turn:127.0.0.1", USER, PASSWORD)
+    assert PASSWORD not in repr(loopback.IceOptions((server,)))
 
 
 def test_a_wrong_password_is_one_line_that_names_the_server(

@@ -251,6 +251,31 @@ def test_g_greys_the_right_picture_and_brings_its_colours_back(show: Callable[..
     shown.ended()
 
 
+def test_n_goes_to_the_next_source_that_works_and_the_numbers_go_on(show: Callable[..., Shown]) -> None:
+    shown = show()
+    before, _ = shown.reach(15)
+    scene = shown.pictures()[0]
+    shown.press("n")  # there is no camera: the screen is next, and shows this window in itself
+    wait_until(lambda: "replaceTrack" in shown.out)
+    assert "camera passed over" in shown.out
+    after, _ = shown.reach(before + 15)
+    assert after < before + 600  # they did not start again
+    assert not similar(scene, shown.pictures()[1])
+    shown.press("n")
+    wait_until(lambda: shown.out.count("replaceTrack") == 2)
+    shown.reach(after + 15)
+    assert similar(scene, shown.pictures()[1])
+    assert shown.out.count("createOffer") == 1
+    shown.press("q")
+    shown.ended()
+
+
+def similar(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the sky below the time code is nearly the same: it hardly moves."""
+    sky = (slice(24, 60), slice(0, 100))
+    return float(np.abs(one[sky].astype(int) - other[sky]).mean()) < 15
+
+
 def test_s_writes_the_view_to_a_file(show: Callable[..., Shown], tmp_path: Path) -> None:
     shown = show()
     before = shown.reach(15)
