@@ -1,34 +1,40 @@
 """A whole WebRTC call in one process, laid open.
 
 Two aiortc peers, pc1 and pc2, live in this one process. pc1 has a camera (or a test picture); pc2 has a
-screen. They share nothing: every word between them is a JSON text through a channel, and every picture is a
-stream of encrypted UDP datagrams over 127.0.0.1. Both pictures are shown side by side.
+screen. They share nothing: every word between them is a JSON text through a channel, and every picture is a few
+encrypted UDP datagrams over 127.0.0.1. Both pictures are shown side by side.
 
     python loopback.py                  two moving pictures, every step on the terminal
     python loopback.py --step           the same call, one step at a time, each one explained
     python loopback.py --help           sources, codecs, recording, JSON, STUN and TURN
 
-Map: the file reads from top to bottom, and whoever stops half-way has read all the WebRTC.
+Map: the file reads from top to bottom, and whoever stops after part 4 has read the whole negotiation.
 
-    1  The log          what happened, on one clock             5  Pictures    time code, colour, delay
+    1  The log          what happened, on one clock             5  Pictures    the track, time code, delay
     2  Signalling       the words that cross, and their channel  6  Sources     test picture, camera, file, screen
     3  A peer           one RTCPeerConnection and its steps     7  Looking     side-by-side view, window, recorder
     4  A call           the steps in order, deadline, end       8  Session     keys, command line, exit status
 
 Dictionary
 
-    SDP           a text that describes media: one m-line a medium, with its codecs and addresses (RFC 8866)
+    SDP           a text that describes media: one m-line for each track, with its codecs and addresses (RFC 8866);
+                  the m-line's name is its mid
     offer/answer  the two SDPs of a negotiation; the answer keeps what both sides can do (RFC 3264, RFC 9429)
-    candidate     an address where a peer may be reached: host, server-reflexive or relayed (RFC 8839)
-    ICE           trying pairs of candidates until one carries datagrams both ways (RFC 8445)
-    ufrag, pwd    name and password, sent in the SDP, that sign ICE's test datagrams
+    transceiver   what serves one m-line: a sender and a receiver; a sender's packets carry its number, the SSRC
+    candidate     an address where a peer may be reached: host, server-reflexive (seen from outside) or relayed
+                  (RFC 8839); one that is learned from a datagram is peer-reflexive
+    ICE           trying pairs of candidates until one carries datagrams both ways; the offering side, which is
+                  controlling, then nominates a pair (RFC 8445)
+    ufrag, pwd    a name, and the password that signs ICE's test datagrams (STUN); both are sent in the SDP
     fingerprint   the hash, sent in the SDP, of the certificate a peer shows in the DTLS handshake (RFC 8122)
-    DTLS, SRTP    the handshake that agrees on keys (RFC 6347); the media encrypted with them (RFC 3711, RFC 5764)
-    RTP           pictures cut into numbered packets; RTCP reports on them (RFC 3550)
+    DTLS, SRTP    the handshake that agrees on keys (DTLS 1.2, RFC 6347), the answering side its client; the media
+                  encrypted with them (RFC 3711, RFC 5764)
+    RTP, RTCP     pictures cut into numbered packets; reports on them, and requests: for a lost packet (NACK), for a
+                  picture that needs no earlier one (PLI), for another bit rate (RFC 3550, RFC 4585)
     jitter buffer where the receiver puts packets back in order until a frame is whole
 
-Left out: sound, a network between the peers, a signalling server, and what a browser has but aiortc has not:
-candidates that come while others are still being gathered, VP9, AV1, simulcast. Comments say where else they differ.
+Left out: sound, a signalling server, and what a browser has but aiortc has not: candidates that are sent while
+others are still being gathered (trickle ICE, RFC 8838), VP9, AV1, simulcast. Comments say where else they differ.
 """
 
 from __future__ import annotations
@@ -58,6 +64,7 @@ import queue
 import select
 import statistics
 import struct
+import textwrap
 import threading
 import time
 from collections import deque
@@ -71,6 +78,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 # first, OpenCV's windows spin for ever. An import sorter must not move this block.
 try:
     import cv2
+except ModuleNotFoundError:
+    sys.exit(
+        f"loopback: this Python ({sys.executable}) has no OpenCV: use .venv/bin/python, or install as README.md says"
+    )
 except ImportError as missing:
     sys.exit(
         f"loopback: OpenCV cannot start ({missing}). Install what it needs: "
@@ -97,7 +108,7 @@ from aiortc import (
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import VIDEO_CLOCK_RATE, VIDEO_TIME_BASE, MediaStreamError
-from aiortc.rtcicetransport import parse_stun_turn_uri
+from aiortc.rtcicetransport import connection_kwargs, parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
@@ -132,7 +143,7 @@ class Event:
 
 
 class Log:
-    """Every API call, message and state change of both peers, on one clock. Console and diagrams are views of it."""
+    """Steps, messages and state changes of both peers, on one clock; terminal, window and JSON show it."""
 
     def __init__(self, listener: Callable[[Event], None] = lambda event: None) -> None:
         self.start = time.perf_counter()
@@ -157,8 +168,8 @@ class Log:
 
 # ---- 2  Signalling: the words that cross -----------------------------------------------------------------------------
 #
-# WebRTC does not say how offer and answer travel (W3C webrtc-pc, section 1): any way that carries text will do. Here it
-# is a pair of queues. A WebSocket with the same two methods would turn this program into one for two machines.
+# WebRTC does not say how offer and answer travel (W3C webrtc-pc, section 4.1): any way that carries text will do. Here
+# it is a pair of queues. A WebSocket with the same two methods would turn this program into one for two machines.
 
 Message = dict[str, Any]
 
@@ -230,6 +241,76 @@ UNUSABLE = (
 )
 
 
+def describe_sdp(sdp: str) -> str:
+    """Return one line about an SDP: its media, their codecs, its size."""
+    media = [line[2:].split()[0] for line in sdp.splitlines() if line.startswith("m=")]
+    codecs = [line.split()[1].split("/")[0] for line in sdp.splitlines() if line.startswith("a=rtpmap:")]
+    return f"{', '.join(media) or 'no media'} ({' '.join(dict.fromkeys(codecs))}), {len(sdp)} bytes"
+
+
+def check_description(sdp: str) -> None:
+    """Raise SignallingError for what aiortc would take only half, or take and then be unable to answer."""
+    try:
+        description = SessionDescription.parse(sdp)
+    except StopIteration as error:  # aiortc looks for the format of an a=fmtp line
+        raise SignallingError("a=fmtp for a payload type without a=rtpmap") from error
+    mids = [media.rtp.muxId for media in description.media]
+    if not mids or not all(mids) or len(set(mids)) < len(mids):
+        raise SignallingError("no m-line, or one without a mid of its own")
+    if any(set(group.items) - set(mids) for group in description.group):
+        raise SignallingError("a=group names an m-line that is not there")
+    for media in description.media:
+        if media.kind not in ("audio", "video"):
+            raise SignallingError(f"unknown kind of media {media.kind!r:.40}")
+        known = {codec.mimeType.lower() for codec in RTCRtpSender.getCapabilities(media.kind).codecs} - {"video/rtx"}
+        if not known & {codec.mimeType.lower() for codec in media.rtp.codecs}:
+            raise SignallingError(f"no {media.kind} codec in common")
+        if media.direction is None or media.dtls is None or not media.dtls.fingerprints:
+            raise SignallingError("direction, a=setup or a=fingerprint is missing")
+        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
+            raise SignallingError("a=ice-ufrag or a=ice-pwd is missing")
+
+
+def parse_candidate(line: str) -> RTCIceCandidate:
+    """Return the candidate in a "candidate:..." line. Raises one of UNUSABLE.
+
+    aioice passes over an unknown type in silence, looks a .local name up in the network, and loses its socket over an
+    impossible port.
+    """
+    candidate = candidate_from_sdp(line.removeprefix("candidate:"))
+    ipaddress.ip_address(candidate.ip)
+    if candidate.type not in ("host", "srflx", "relay") or not 0 < candidate.port < 65536:
+        raise SignallingError(f"type {candidate.type!r:.40} or port {candidate.port} is impossible")
+    return candidate
+
+
+def without_candidates(sdp: str) -> str:
+    """Return the SDP as it was before gathering: aiortc ignores later candidates once it has read end-of-candidates."""
+    lines = sdp.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates")))
+
+
+def candidates_in(sdp: str) -> list[dict[str, str]]:
+    """Return the candidates of an SDP in the form of RTCIceCandidateInit (W3C webrtc-pc, section 4.8.1)."""
+    found: list[str] = []
+    for line in sdp.splitlines():
+        if line.startswith("a=candidate:"):
+            found.append(line.removeprefix("a="))
+    # MAX_BUNDLE: one transport serves all m-lines, so its candidates are sent once, with the first one's mid.
+    mids = [line.removeprefix("a=mid:") for line in sdp.splitlines() if line.startswith("a=mid:")]
+    return [{"candidate": candidate, "sdpMid": mids[0]} for candidate in dict.fromkeys(found)]
+
+
+class Pair(NamedTuple):
+    """The selected candidate pair as pc1 sees it: "address:port type protocol", empty before there is one."""
+
+    local: str = ""
+    remote: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.local} ↔ {self.remote}"
+
+
 @dataclass(frozen=True)
 class Done:
     """What one step did: what it made (an SDP, candidates, a picture) and which states it changed."""
@@ -285,7 +366,7 @@ class IceOptions:
 class Peer:
     """One end of the call: an RTCPeerConnection, its end of the channel, and the steps it can take.
 
-    Nothing here knows the other peer. Each step is one API call of the standard or one message.
+    Nothing here knows the other peer. Each step is one move of the standard's API or of the channel.
     """
 
     def __init__(
@@ -333,10 +414,10 @@ class Peer:
     # The steps, in the order a call takes them. Their docstrings are what --step prints.
 
     async def add_track(self, track: MediaStreamTrack, codec: str) -> Done:
-        """Give pc1 something to send, before it makes the offer: an offer describes the tracks that are there, and
-        without one it would negotiate no media at all."""
+        """Give this peer something to send, before it makes the offer: an offer describes the tracks that are there,
+        and without any it has no m-line and negotiates no media."""
         self.pc.addTrack(track)
-        # video/rtx is the format of retransmitted packets (RFC 4588); without it a lost packet stays lost.
+        # video/rtx: packets asked for again come as a stream of their own (RFC 4588); without it they are repeated.
         known = RTCRtpSender.getCapabilities("video").codecs
         chosen = [c for c in known if c.mimeType in (f"video/{codec}", "video/rtx")]
         self.pc.getTransceivers()[0].setCodecPreferences(chosen)
@@ -351,13 +432,14 @@ class Peer:
         return self.done("createOffer", self.draft.sdp)
 
     async def create_answer(self) -> Done:
-        """Write down which of the offered media and codecs this peer takes. It may leave out, it cannot add."""
+        """Write down which of the offered media and codecs this peer takes. It may refuse an m-line, it cannot add
+        one."""
         self.draft = await self.pc.createAnswer()
         self.log(self.name, "createAnswer", describe_sdp(self.draft.sdp))
         return self.done("createAnswer", self.draft.sdp)
 
     async def set_local_description(self) -> Done:
-        """Commit to the draft. The signalling state moves, UDP ports are opened, and ICE gathers the addresses where
+        """Commit to the draft. The signalling state moves, a UDP port is opened, and ICE gathers the addresses where
         this peer may be reached. (A browser returns at once and reports each candidate as it is found; aiortc
         returns when all are there.)"""
         self.log(self.name, f"setLocalDescription({self.draft.type})")
@@ -387,8 +469,8 @@ class Peer:
         return self.done(f"setRemoteDescription({kind})", message["sdp"])
 
     async def send_candidates(self) -> Done:
-        """Send every address where this peer may be reached, one message each, then say that these were all:
-        without that ICE would wait for more instead of failing."""
+        """Send every address where this peer may be reached, one message each, then say that these were all: without
+        that aiortc would wait for more and never fail."""
         candidates = self.found = candidates_in(self.pc.localDescription.sdp)
         for candidate in candidates:
             await self._send({"type": "candidate", **candidate}, candidate["candidate"])
@@ -428,8 +510,8 @@ class Peer:
         return self.done("replaceTrack", track)
 
     async def hang_up(self) -> None:
-        """Tell the other side that the call is over. WebRTC has no such message; without it the other side would
-        have to guess from silence."""
+        """Tell the other side, over the channel, that the call is over. Closing also sends an RTCP BYE and a DTLS
+        alert, but as datagrams, which may be lost and do not say why."""
         await self._send({"type": "bye"})
 
     def listen(self) -> None:
@@ -516,66 +598,6 @@ class Peer:
                 self.on_picture(self.picture)
 
 
-def describe_sdp(sdp: str) -> str:
-    """Return one line about an SDP: its media, their codecs, its size."""
-    media = [line[2:].split()[0] for line in sdp.splitlines() if line.startswith("m=")]
-    codecs = [line.split()[1].split("/")[0] for line in sdp.splitlines() if line.startswith("a=rtpmap:")]
-    return f"{', '.join(media) or 'no media'} ({' '.join(dict.fromkeys(codecs))}), {len(sdp)} bytes"
-
-
-def check_description(sdp: str) -> None:
-    """Raise SignallingError for what aiortc would take only half, or take and then be unable to answer."""
-    try:
-        description = SessionDescription.parse(sdp)
-    except StopIteration as error:  # aiortc looks for the format of an a=fmtp line
-        raise SignallingError("a=fmtp for a payload type without a=rtpmap") from error
-    mids = [media.rtp.muxId for media in description.media]
-    if not mids or not all(mids) or len(set(mids)) < len(mids):
-        raise SignallingError("no m-line, or one without a mid of its own")
-    if any(set(group.items) - set(mids) for group in description.group):
-        raise SignallingError("a=group names an m-line that is not there")
-    for media in description.media:
-        if media.kind not in ("audio", "video"):
-            raise SignallingError(f"unknown kind of media {media.kind!r:.40}")
-        known = {codec.mimeType.lower() for codec in RTCRtpSender.getCapabilities(media.kind).codecs} - {"video/rtx"}
-        if not known & {codec.mimeType.lower() for codec in media.rtp.codecs}:
-            raise SignallingError(f"no {media.kind} codec in common")
-        if media.direction is None or media.dtls is None or not media.dtls.fingerprints:
-            raise SignallingError("direction, a=setup or a=fingerprint is missing")
-        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
-            raise SignallingError("a=ice-ufrag or a=ice-pwd is missing")
-
-
-def parse_candidate(line: str) -> RTCIceCandidate:
-    """Return the candidate in a "candidate:..." line. Raises one of UNUSABLE.
-
-    aioice passes over an unknown type in silence, looks a .local name up in the network, and loses its socket over an
-    impossible port.
-    """
-    candidate = candidate_from_sdp(line.removeprefix("candidate:"))
-    ipaddress.ip_address(candidate.ip)
-    if candidate.type not in ("host", "srflx", "relay") or not 0 < candidate.port < 65536:
-        raise SignallingError(f"type {candidate.type!r:.40} or port {candidate.port} is impossible")
-    return candidate
-
-
-def without_candidates(sdp: str) -> str:
-    """Return the SDP as it was before gathering: aiortc ignores later candidates once it has read end-of-candidates."""
-    lines = sdp.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates")))
-
-
-def candidates_in(sdp: str) -> list[dict[str, str]]:
-    """Return the candidates of an SDP in the form of RTCIceCandidateInit (W3C webrtc-pc, section 4.8.1)."""
-    found: list[str] = []
-    for line in sdp.splitlines():
-        if line.startswith("a=candidate:"):
-            found.append(line.removeprefix("a="))
-    # MAX_BUNDLE: one transport serves all m-lines, so its candidates are sent once, with the first one's mid.
-    mids = [line.removeprefix("a=mid:") for line in sdp.splitlines() if line.startswith("a=mid:")]
-    return [{"candidate": candidate, "sdpMid": mids[0]} for candidate in dict.fromkeys(found)]
-
-
 # The places where this program departs from stock aiortc, or looks where aiortc does not show.
 
 
@@ -583,8 +605,8 @@ class LoopbackOnly:
     """While entered, ICE finds one address: 127.0.0.1.
 
     aioice leaves the loopback address out of its host candidates, as RFC 8445 section 5.1.1.1 asks, so a machine
-    without a network would find none and wait for ever. Here it is the only one: no datagram can leave the
-    machine. The function belongs to the whole process; the last one to leave puts the original back.
+    without a network would find none and wait for ever. Here it is the only one: no datagram leaves the
+    machine from here. The function belongs to the whole process; the last one to leave puts the original back.
     """
 
     entered: ClassVar[int] = 0
@@ -606,7 +628,8 @@ class MarkerJitterBuffer(JitterBuffer):
     """A jitter buffer that releases a frame with its last packet.
 
     aiortc's own waits for the first packet of the next frame, one frame interval later: 33 ms at 30 frames/s.
-    The last packet of a video frame has the RTP marker bit set (RFC 3550 section 5.1, RFC 7741 section 4.1). When
+    The last packet of a video frame has the RTP marker bit set (RFC 3550 section 5.1; VP8: RFC 7741 section 4.1,
+    H264: RFC 6184 section 5.1). When
     a lost packet comes late, several frames are whole at once; aiortc takes one a packet, so they follow one by one.
     """
 
@@ -673,7 +696,7 @@ class Call:
     `channels` are the two ends, pc1's and pc2's, of another way between them. `deadline` is in seconds.
     """
 
-    SILENCE = 3.0  # s without a datagram; RTCP alone sends one at least every 1.5 s
+    SILENCE = 3.0  # s without a datagram; aiortc's RTCP alone sends one every 0.5 to 1.5 s
 
     def __init__(
         self,
@@ -702,13 +725,13 @@ class Call:
         self.bytes_sent = self.packets_lost = 0
         self.bitrate_kbps = 0.0  # of the last half second
         self.closed = False
-        self._heard = {"pc1": 0, "pc2": 0}  # datagrams received
+        self._heard = {"pc1": 0, "pc2": 0}  # datagrams received from
         self._silent = {"pc1": 0.0, "pc2": 0.0}  # seconds
         self._checked = self.log.now()
 
     @property
     def steps(self) -> list[Step]:
-        """The negotiation. The program, --step, the notebooks and the tests all walk down this list."""
+        """The negotiation. The program, --step and the tests all walk down this list."""
         pc1, pc2 = self.pc1, self.pc2
         return [
             Step("pc1", "addTrack", functools.partial(pc1.add_track, self.track, self.codec)),
@@ -756,7 +779,7 @@ class Call:
 
     async def first_picture(self) -> Done:
         """pc1 encodes a picture, cuts it into RTP packets and encrypts them; pc2 puts them back in order, decodes, and
-        has the first picture. From here on it is the same, thirty times a second."""
+        has the first picture. This one is whole, a key frame; those that follow hold what has changed since."""
         await self._until(lambda: self.pc2.picture is not None, "connected, but no picture arrived")
         self.first_frame_after = self.log.now() - self.started
         self.log("pc2", "first picture", f"{self.first_frame_after * 1000:.0f} ms after the peers were made")
@@ -771,10 +794,10 @@ class Call:
             stack.pop_all()
         old, self.track = self.track, OutgoingTrack(source, self.meter, self.clock, even=self.track.even)
         self.track.picture = old.picture
+        self.log("call", "switch", f"{old.source.label} → {source.label}")
         done = await self.pc1.replace_track(self.track)
-        async with (
-            old.busy
-        ):  # the sender may still wait for its last picture; a track that ends then would end the sender
+        # The sender may still wait for the old track's last picture; if that ended the track, it would end the sender.
+        async with old.busy:
             old.stop()
             old.source.close()
         return done
@@ -861,16 +884,16 @@ class Call:
     async def finish(self) -> None:
         """Stop capturing, and give the pictures under way up to half a second to arrive."""
         self.track.stop()
-        patience = self.log.now() + 0.5
-        while self.meter.sent > self.meter.received and self.log.now() < patience:
+        until = self.log.now() + 0.5
+        while self.meter.sent > self.meter.received and self.log.now() < until:
             await asyncio.sleep(0.005)
         await self._read_stats(max(self.log.now() - self._checked, 0.001))
 
     async def hang_up(self) -> None:
         """pc1 says bye, pc2 hears it, both sides close."""
         await self.pc1.hang_up()
-        patience = self.log.now() + 0.5
-        while self.connected_after and not self.pc2.hung_up and self.log.now() < patience:
+        until = self.log.now() + 0.5
+        while self.connected_after and not self.pc2.hung_up and self.log.now() < until:
             await asyncio.sleep(0.001)
         await self.close()
 
@@ -890,21 +913,11 @@ class Call:
                 raise outcome
 
 
-class Pair(NamedTuple):
-    """The selected candidate pair as pc1 sees it: "address:port type protocol", empty before there is one."""
-
-    local: str = ""
-    remote: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.local} ↔ {self.remote}"
-
-
 # ---- 5  Pictures: time code, colour, delay ---------------------------------------------------------------------------
 #
 # "connected" proves nothing; a picture does. Every outgoing picture carries its number in the top left corner, as 32
-# black and white cells: 16 bits number, 16 bits checksum. A cell is 8 pixels wide, to survive the compression, and the
-# block starts at (4, 4): aligned with VP8's 16-pixel macroblocks, up to one picture in five came out with a stale cell.
+# black and white cells: 16 bits number, 16 bits checksum. A cell is 8 pixels wide, to survive the compression. The
+# block starts at (4, 4), off VP8's 16-pixel grid on purpose: on it, up to one picture in five had a stale cell.
 
 CELL, CODE_ROWS, CODE_COLUMNS = 8, 2, 16  # pixels, cells, cells
 CODE_AREA = (slice(4, 4 + CODE_ROWS * CELL), slice(4, 4 + CODE_COLUMNS * CELL))  # rows, columns
@@ -920,11 +933,11 @@ def write_time_code(picture: Picture, number: int) -> None:
 
 def read_time_code(picture: Picture) -> int | None:
     """Return the number in a picture (0..65535), or None where its checksum says that it cannot be read."""
-    area = picture[CODE_AREA][:, :, 1]
+    area = picture[CODE_AREA][:, :, 1]  # green is enough
     if area.shape != (CODE_ROWS * CELL, CODE_COLUMNS * CELL):
         return None
-    centres = [area[y::CELL, x::CELL].astype(np.uint16) for y in (3, 4) for x in (3, 4)]  # of each cell, four pixels
-    code = np.packbits(sum(centres[1:], centres[0]).reshape(-1) > 4 * 127).tobytes()
+    centres = area.reshape(CODE_ROWS, CELL, CODE_COLUMNS, CELL)[:, 3:5, :, 3:5].mean((1, 3))
+    code = np.packbits(centres > 127).tobytes()
     number, checksum = struct.unpack(">HH", code)
     return int(number) if checksum == binascii.crc_hqx(code[:2], 0xFFFF) else None
 
@@ -985,10 +998,10 @@ class Meter:
         return statistics.median(itertools.islice(reversed(self.delays), 30)), (len(self._arrivals) - 1) / span
 
     def __repr__(self) -> str:
-        latency = self.latency_ms
+        known = {name: f"{delay:.1f}" if delay is not None else "?" for name, delay in self.latency_ms.items()}
         return (
             f"{self.sent} pictures sent, {self.received} received, {self.misread} misread, {self.received_fps:.1f}/s; "
-            f"delay {latency['p50']} ms median, {latency['p95']} p95, {latency['max']} max"
+            f"delay {known['p50']} ms median, {known['p95']} p95, {known['max']} max"
         )
 
 
@@ -1030,15 +1043,16 @@ def to_picture(frame: av.VideoFrame) -> Picture:
 
 
 class RtpClock:
-    """The 90 kHz clock of a call's video (RFC 3550 section 5.1). One for all its tracks: a timestamp that went back
-    would stop the encoder."""
+    """The 90 kHz clock of a call's video (RFC 7741 section 4.1). One for all its tracks: a time that went back would
+    stop the encoder."""
 
     def __init__(self) -> None:
         self._start: float | None = None
         self._last = -1
 
     def ticks(self, captured_at: float) -> int:
-        """Return the RTP timestamp of a picture captured at that second, later than any before."""
+        """Return the time of a picture captured at that second, later than any before. The sender adds a random start
+        (RFC 3550 section 5.1)."""
         self._start = captured_at if self._start is None else self._start
         self._last = max(round((captured_at - self._start) * VIDEO_CLOCK_RATE), self._last + 1)
         return self._last
@@ -1122,7 +1136,8 @@ class SyntheticSource:
             sky[np.arange(horizon)[:, None] > ridge] = shade
         for x, size in zip(noise.integers(0, lap, 90), noise.uniform(0.02, 0.1, 90) * height, strict=True):
             crown = ((x, horizon - size), (x - size * 0.3, horizon), (x + size * 0.3, horizon))
-            cv2.fillPoly(sky, [np.array(crown, np.int32)], (50 + size, 80 + size / 2, 45), cv2.LINE_AA)
+            shade = 480 * size / height  # the far ones are smaller and paler
+            cv2.fillPoly(sky, [np.array(crown, np.int32)], (90 - shade, 100 - shade / 2, 60 - shade / 2), cv2.LINE_AA)
         # The ground in strips; each is nearer than the one above it and so passes faster.
         edges = horizon + ((height - horizon) * np.array([0, 0.08, 0.2, 0.36, 0.58, 1])).astype(int)
         self._strips: list[tuple[int, int, float, Picture]] = [(0, horizon, 0.03, self._loop(sky))]
@@ -1322,6 +1337,8 @@ def file_pictures(path: str, note: Callable[[str], None], stop: threading.Event)
                     if stop.is_set():
                         return
         except (av.FFmpegError, OSError) as error:
+            if not Path(path).exists():
+                raise CallError(f"{path} does not exist: give a video file, synthetic, camera or screen") from error
             if count == 0:
                 raise CallError(f"{path} cannot be read ({error.strerror}): give a video file that plays") from error
             problem = f"is damaged after {shown:.1f} s ({error.strerror})"
@@ -1345,14 +1362,14 @@ def screen_pictures(fps: float, stop: threading.Event) -> Generator[Picture]:
         import mss.exception
     except ImportError as error:
         raise CallError(
-            "--source screen needs the package mss: pip install 'loopback[screen]', or pip install mss"
+            "--source screen needs the package mss: pip install -e '.[screen]', or pip install mss"
         ) from error
     try:
         with mss.MSS() as grabber:
             while not stop.wait(0.5 / fps):
                 yield np.asarray(grabber.grab(grabber.monitors[1]))[:, :, :3]
     except mss.exception.ScreenShotError as error:
-        raise CallError(f"the screen cannot be read ({error}): is there a display?") from error
+        raise CallError(f"the screen cannot be read ({error}); --source synthetic needs no display") from error
 
 
 def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Source:
@@ -1366,7 +1383,7 @@ def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Sou
         loop.call_soon_threadsafe(log, "source", "note", text)
 
     pictures: Callable[[threading.Event], Generator[Picture]]
-    if kind == "camera" and (number or "0").isdecimal() and len(number) < 4:
+    if kind == "camera":
         pictures = functools.partial(camera_pictures, int(number or 0), width, height, fps, note)
     elif spec == "screen":
         pictures = functools.partial(screen_pictures, fps)
@@ -1404,10 +1421,9 @@ class View:
         """Return x and y of the left (0) or right (1) picture in the view."""
         return self.MARGIN + side * (self.pane + self.MARGIN), self.TITLE + self.MARGIN // 2
 
-    def draw(self, call: Call | None) -> Picture:
+    def draw(self, live: Call | None) -> Picture:
         """Return the view as a picture; without a live call its panes are empty."""
         canvas = np.full(self.shape, BACKGROUND, np.uint8)
-        live = call if call and not call.closed else None
         for side, title in enumerate(("pc1 captures", "pc2 received")):
             (x, y), (width, height) = self.corner(side), self.size
             end = self._text(canvas, title, (x, y - 10), INK, 19)
@@ -1423,11 +1439,11 @@ class View:
                 pane[:] = self._prepared(picture, grey=self.grey and side == 1)
             self._text(canvas, self._caption(live, side), (end + 16, y - 10), ACCENT, 15)
             signalling, gathering, ice, connection = peer.states.values()
-            states = f"signalling {signalling}   gathering {gathering}   ICE {ice}   connection {connection}"
+            states = f"signalling {signalling} · gathering {gathering} · ICE {ice} · connection {connection}"
             self._text(canvas, states, (x, y + height + self.LINE), PALE, 14)
         x, y = self.MARGIN, self.corner(0)[1] + self.size[1] + 2 * self.LINE + 8
         self._text(canvas, self.message, (x, y), ACCENT)
-        for row, event in enumerate(list(self.log.events)[-self.LINES :], 1):
+        for row, event in enumerate(reversed([*itertools.islice(reversed(self.log.events), self.LINES)]), 1):
             for column, text in (
                 (0, f"{event.t * 1000:.0f} ms"),
                 (80, event.who),
@@ -1451,6 +1467,8 @@ class View:
             size = f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
             return f"{source.label[-24:]}   " + (f"gives {source.given}, sent as {size}" if source.given else size)
         delay, rate = meter.recent
+        if not rate:
+            return call.codec
         traffic = f"{call.bitrate_kbps:.0f} kbit/s   lost {call.packets_lost}"
         return f"{call.codec}   delay {delay * 1000:.1f} ms   {rate:.1f}/s   {traffic}"
 
@@ -1473,7 +1491,7 @@ class Display:
         if cv2.currentUIFramework() == "":
             raise CallError("this OpenCV has no windows (opencv-python-headless): install opencv-python instead of it")
         if sys.platform != "linux":
-            return  # macOS and Windows always have one
+            return  # macOS and Windows usually have one, and do not end the process
         loaded = list(sys.modules)
         if loaded.index("av") < loaded.index("cv2"):
             raise CallError("aiortc was imported before cv2, so a window would hang: import loopback (or cv2) first")
@@ -1518,7 +1536,7 @@ class Window:
 
     def __init__(self, last_words: Callable[[], None]) -> None:
         self._display = Display(last_words)
-        # Qt would complain that it finds no fonts; the window's text is drawn by View. cv2 sets these at import.
+        # Qt would complain that it finds no fonts; View draws the text. cv2 sets Qt's variables at import, so here.
         os.environ["QT_LOGGING_RULES"] = "*.warning=false"
         cv2.namedWindow(self.NAME, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
         self._shown = False
@@ -1617,8 +1635,12 @@ class Recorder:
 
 def check_writable(path: Path) -> None:
     """Raise CallError where a file cannot be written, before a call is made in vain."""
-    if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise CallError(f"{path} cannot be written: choose a place that exists and is yours")
+    if not path.parent.is_dir():
+        raise CallError(f"{path} cannot be written: there is no folder {path.parent}; make it, or choose another place")
+    if path.is_dir():
+        raise CallError(f"{path} cannot be written: it is a folder; give the name of a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CallError(f"{path} cannot be written: permission is missing; choose another place")
 
 
 def write_picture(path: Path, picture: Picture) -> None:
@@ -1652,11 +1674,16 @@ class Session:
         self.sources = list(dict.fromkeys((options.source, "synthetic", "camera", "screen")))  # the first one is in use
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
         self.hurry = False  # --step: nobody can press Enter
-        self.ended = self.interrupted = False
+        self.ended, self.interrupted = False, 0
 
-    def interrupt(self, *_: object) -> None:
-        """Ctrl-C: end at the next tick. To press it again changes nothing: the end is under way."""
-        self.ended = self.interrupted = True
+    @property
+    def live(self) -> Call | None:
+        """The call, until it is hung up."""
+        return self.call if self.call and not self.call.closed else None
+
+    def interrupt(self, number: int, *_: object) -> None:
+        """Handle Ctrl-C and SIGTERM: end at the next tick. A second one changes nothing: the end is under way."""
+        self.ended, self.interrupted = True, number
 
     async def run(self) -> None:
         """Run until the user, --seconds or a failure ends it. Raises CallError; leaves nothing open."""
@@ -1671,8 +1698,8 @@ class Session:
                 await self._tick()
                 if until == math.inf and self.seconds is not None and self.call and self.call.meter.received:
                     until = self.log.now() + self.seconds
-            if self.call and not self.call.closed:
-                await self.call.finish()
+            if self.live:
+                await self.live.finish()
         finally:
             await self._close()
 
@@ -1688,8 +1715,9 @@ class Session:
                 self.console.line(f"{error}: no window; the view is written to {self.snapshot} at the end")
         if self.window is None and self.seconds is None:
             self.seconds = 5.0
-        if self.snapshot:
-            check_writable(self.snapshot)
+        for path in (self.snapshot, self.options.record):
+            if path:
+                check_writable(path)
         if self.options.record:
             self.recorder = Recorder(self.options.record, self.view.shape)
 
@@ -1715,14 +1743,14 @@ class Session:
     async def hang_up(self) -> None:
         """End the call; the session goes on."""
         await self._drop_setup()
-        if self.call and not self.call.closed:
-            await self.call.hang_up()
-            self.console.line(f"hung up: {self.call.meter!r}")
+        if call := self.live:
+            await call.hang_up()
+            self.console.line(f"hung up: {call.meter!r}")
 
     def next_source(self) -> None:
         """Begin to switch the running call to the next source that works."""
-        if self.call and not self.call.closed and self.call.first_frame_after and self.switching is None:
-            self.switching = asyncio.create_task(self._switch(self.call))
+        if self.live and self.live.first_frame_after and self.switching is None:
+            self.switching = asyncio.create_task(self._switch(self.live))
 
     async def _switch(self, call: Call) -> None:
         o = self.options
@@ -1751,19 +1779,20 @@ class Session:
             self.view.grey = not self.view.grey
         elif key == "s":
             path = self.options.snapshot or Path("loopback.png")
-            write_picture(path, self.view.draw(self.call))
+            write_picture(path, self.view.draw(self.live))
             self.log("window", "snapshot", str(path))
         elif key:
             self.go.release()
 
     async def _tick(self) -> None:
-        call = self.call
         if self.setup and self.setup.done():
             self.setup.result()
-        if call and not call.closed and call.connected_after is not None:
+        if (call := self.live) and call.connected_after is not None:
             await call.check()
+            if call.hung_up:
+                await self.hang_up()
         if self.window or self.recorder:
-            canvas = self.view.draw(call)
+            canvas = self.view.draw(self.live)
             if self.recorder:
                 self.recorder.write(canvas, self.log.now())
             if self.window:
@@ -1772,14 +1801,15 @@ class Session:
                     self.ended = True
                 else:
                     await self.key(key)
-        if call and not call.closed:
-            self.console.progress(call)
+        if self.live:
+            self.console.progress(self.live)
 
     async def _step_through(self, call: Call) -> None:
         steps = call.steps
         for number, step in enumerate(steps, 1):
             title = f"Step {number} of {len(steps)}: {step.who} {step.what}"
-            self.console.line(f"\n{title}\n  {step.why}\n  [Enter, or a key in the window]")
+            why = textwrap.fill(step.why, 100, initial_indent="  ", subsequent_indent="  ")
+            self.console.line(f"\n{title}\n{why}\n  [Enter{', or a key in the window' if self.window else ''}]")
             self.view.message = f"{title}   (press a key)"
             if not self.hurry:
                 await self.go.acquire()
@@ -1825,14 +1855,14 @@ class Session:
                 stack.callback(self.window.close)
             if self.recorder:
                 stack.callback(
-                    lambda r: self.log("recorder", "closed", f"{r.path}, {r.dropped} views left out"), self.recorder
+                    lambda r: self.log("recorder", "closed", f"{r.path}, {r.dropped} views dropped"), self.recorder
                 )
                 stack.callback(self.recorder.close)
             if self.call:
                 stack.push_async_callback(self.call.close)
             stack.push_async_callback(self._drop_setup)
             if self.snapshot and self.call and self.call.meter.received:
-                write_picture(self.snapshot, self.view.draw(self.call))
+                write_picture(self.snapshot, self.view.draw(self.live))
                 self.log("call", "picture written", str(self.snapshot))
 
     def _last_words(self) -> None:
@@ -1904,14 +1934,19 @@ class Console:
         if self.live and call.meter.received and time.perf_counter() >= self._due:
             self._due = time.perf_counter() + 0.5
             columns = os.get_terminal_size(self.stream.fileno()).columns
-            self.line(f"{call.meter!r}, {call.bitrate_kbps:.0f} kbit/s"[: columns - 1], end="")
+            delay, rate = call.meter.recent
+            text = (
+                f"{rate:.1f}/s  delay {delay * 1000:.1f} ms  {call.bitrate_kbps:.0f} kbit/s  lost {call.packets_lost}"
+            )
+            self.line(f"{text}  {call.meter.received} pictures  {call.meter.misread} misread"[: columns - 1], end="")
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"loopback: {message} (--help lists what there is)\n")
+        hint = " (--help lists what there is)" if "unrecognized" in message else ""
+        self.exit(2, f"loopback: {message}{hint}\n")
 
 
 def size(text: str) -> tuple[int, int]:
@@ -1939,14 +1974,22 @@ def number_between(least: float, most: float) -> Callable[[str], float]:
     return convert
 
 
+def source(text: str) -> str:
+    """Return what --source names, once it can be a source."""
+    kind, colon, number = text.partition(":")
+    if not text or (kind == "camera" and colon and not (number.isdecimal() and len(number) < 4)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no source: write synthetic, camera, camera:1, screen, or a file")
+    return text
+
+
 def ice_server(text: str) -> str:
     """Return a stun: or turn: URI (RFC 7064, RFC 7065) that aiortc can use."""
     try:
         parsed = parse_stun_turn_uri(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a URI like stun:HOST:PORT or turn:HOST:PORT") from error
-    if parsed["scheme"] == "stuns" or parsed.get("transport", "udp") not in ("udp", "tcp"):
-        raise argparse.ArgumentTypeError(f"{text!r}: aiortc has no STUN over TLS, and TURN over udp or tcp only")
+    if not connection_kwargs([RTCIceServer(text)]):  # aiortc would pass over it in silence
+        raise argparse.ArgumentTypeError(f"{text!r}: aiortc has no {parsed['scheme']}: of that transport")
     return text
 
 
@@ -1969,12 +2012,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         epilog=f"Keys in the window: {KEYS}",
     )
     add = parser.add_argument
-    add("--source", default="synthetic", help="synthetic (default), camera, camera:1, screen, or a video file")
+    add(
+        "--source",
+        type=source,
+        default="synthetic",
+        help="synthetic (default), camera, camera:1, screen, or a video file",
+    )
     add("--size", type=size, default=(640, 480), metavar="WxH", help="size of the picture, 640x480 by default")
     add(
         "--fps", type=number_between(1, 60), default=30.0, metavar="N", help="pictures a second, 1 to 60, 30 by default"
     )
-    add("--codec", choices=("VP8", "H264"), default="VP8", help="VP8 by default")
+    add("--codec", type=str.upper, choices=("VP8", "H264"), default="VP8", help="VP8 by default")
     add("--view", choices=("auto", "window", "none"), default="auto", help="auto: a window where there is a display")
     add(
         "--seconds",
@@ -1995,7 +2043,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=number_between(0.1, 600),
         default=5.0,
         metavar="S",
-        help="give up when not connected after S seconds (5)",
+        help="give up when there is no picture after S seconds (5)",
     )
     add(
         "--ice-server",
@@ -2016,11 +2064,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.width, options.height = options.size
     password = os.environ.get("LOOPBACK_ICE_PASSWORD")  # an argument would show in the list of processes
-    kinds = [uri.partition(":")[0].rstrip("s") for uri in options.ice_server]
+    kinds = [uri.partition(":")[0].removesuffix("s") for uri in options.ice_server]
     if len(set(kinds)) < len(kinds):
         parser.error("argument --ice-server: aiortc uses one STUN and one TURN server")
     if options.relay_only and "turn" not in kinds:
         parser.error("argument --relay-only: give --ice-server turn:...; only a TURN server relays")
+    if options.ice_user and "turn" not in kinds:
+        parser.error("argument --ice-user: give --ice-server turn:...; only a TURN server asks for a user")
+    for output in (options.record, options.snapshot):
+        if output and output.resolve() == Path(options.source).resolve():
+            parser.error(f"argument --source: {output} would be overwritten by the output; choose another name")
     if "turn" in kinds and not (options.ice_user and password):
         parser.error("argument --ice-server: turn: needs --ice-user and its password in LOOPBACK_ICE_PASSWORD")
     servers = [RTCIceServer(uri, options.ice_user, password) for uri in options.ice_server]
@@ -2037,15 +2090,17 @@ def main(arguments: list[str] | None = None) -> int:
     gc.freeze()  # what the imports made stays; looking through it for garbage would stop the set-up for 15 ms
     session = Session(options)
     failure, status = None, 0
-    before = signal.signal(signal.SIGINT, session.interrupt)
+    before = {number: signal.signal(number, session.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         asyncio.run(session.run())
     except CallError as error:
         failure, status = str(error), 1
     if session.interrupted:
-        status = 130
+        status = 128 + session.interrupted
+        session.console.line("interrupted")
     session.summary(failure)
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     return status
 
 

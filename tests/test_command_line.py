@@ -248,7 +248,7 @@ def test_progress_is_one_line_and_leaves_the_log_intact(tmp_path: Path) -> None:
     assert SUMMARY.fullmatch(last)
     live = [part for parts in drawn for part in parts[:-1] if part]
     assert live
-    assert all("received" in part for part in live)
+    assert all(re.search(r"delay \d+\.\d ms .* \d+ pictures", part) for part in live)
     assert max(map(len, live)) < columns  # a line that wraps is not overwritten by the next
 
 
@@ -351,7 +351,6 @@ FAILURES: list[tuple[str, ...]] = [
     ("--source", "text.mp4"),
     ("--source", "folder.mp4"),
     ("--source", "camera:97"),
-    ("--source", "camera:99999999999999"),
     ("--source", "screen"),
     ("--view", "window"),
 ]
@@ -389,6 +388,10 @@ WRONG = [
     ("--jitter-buffer", "x"),
     *(("--record", value) for value in ("out.avi", "out")),
     *(("--snapshot", value) for value in ("out.gif", "out")),
+    *(("--source", value) for value in ("", "camera:", "camera:x", "camera:99999999999999")),
+    ("--source", "film.mkv", "--record", "film.mkv"),
+    ("--source", "still.png", "--snapshot", "./still.png"),
+    ("--ice-user", "nobody"),
     ("--unknown", "1"),
     ("--json=1",),
     ("--fps",),
@@ -539,11 +542,13 @@ def test_step_explains_each_step_and_shows_both_states_after_it(stdin: str, tmp_
     assert ended.stderr == ""
     _, *steps = re.split(r"^Step (?=\d)", ended.stdout, flags=re.MULTILINE)
     for number, step in enumerate(steps, 1):
-        title, why, prompt, *rest = step.splitlines()
+        title, rest = step.split("\n", 1)
+        why, prompt, rest = re.split(r"\n  (?=\[Enter)|(?<=\])\n", rest, maxsplit=2)
+        why = " ".join(why.split())
         assert re.match(rf"{number} of {STEPS}: (pc1|pc2|both) \w+", title)
-        assert re.fullmatch(r"  \w.{60,}[.)]", why)
+        assert re.fullmatch(r"\w.{60,}[.)]", why)
         assert "Enter" in prompt
-        states = [line for line in rest if re.match(r"  pc[12]: signalingState \w", line)]
+        states = [line for line in rest.splitlines() if re.match(r"  pc[12]: signalingState \w", line)]
         assert [line[2:5] for line in states] == ["pc1", "pc2"]
         assert all("iceConnectionState" in line and "connectionState" in line for line in states)
     assert len(steps) == STEPS

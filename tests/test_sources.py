@@ -467,7 +467,7 @@ sys.exit(loopback.main(["--source", "screen", "--view", "none", "--seconds", "1"
     assert ended.returncode == 1
     assert ended.stderr.startswith("loopback: ")
     assert ended.stderr.count("\n") == 1
-    assert "loopback[screen]" in ended.stderr
+    assert ".[screen]" in ended.stderr
 
 
 # ---- The test picture
