@@ -417,11 +417,12 @@ class Peer:
         """Give this peer something to send, before it makes the offer: an offer describes the tracks that are there,
         and without any it has no m-line and negotiates no media."""
         self.pc.addTrack(track)
+        self.log(self.name, "addTrack", track.kind)
         # video/rtx: packets asked for again come as a stream of their own (RFC 4588); without it they are repeated.
         known = RTCRtpSender.getCapabilities("video").codecs
         chosen = [c for c in known if c.mimeType in (f"video/{codec}", "video/rtx")]
         self.pc.getTransceivers()[0].setCodecPreferences(chosen)
-        self.log(self.name, "addTrack", f"{track.kind}, {codec}")
+        self.log(self.name, "setCodecPreferences", ", ".join(dict.fromkeys(c.mimeType for c in chosen)))
         return self.done("addTrack", track)
 
     async def create_offer(self) -> Done:
@@ -530,6 +531,7 @@ class Peer:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.log(self.name, "close")
         connecting = [ice_connection(self.pc)] if self.pc.iceConnectionState == "checking" else []
         try:
             async with asyncio.timeout(3):

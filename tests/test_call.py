@@ -200,12 +200,14 @@ def test_every_state_call_and_message_is_in_the_log_once() -> None:
         send = ["send candidate", "send end-of-candidates"]
         expected = {
             "pc1": [
-                *("new RTCPeerConnection", "addTrack", "createOffer", "setLocalDescription(offer)", "send offer"),
-                *(*send, "receive answer", "setRemoteDescription(answer)", *receive, "send bye"),
+                *("new RTCPeerConnection", "addTrack", "setCodecPreferences", "createOffer"),
+                *("setLocalDescription(offer)", "send offer"),
+                *(*send, "receive answer", "setRemoteDescription(answer)", *receive, "send bye", "close"),
             ],
             "pc2": [
                 *("new RTCPeerConnection", "receive offer", "setRemoteDescription(offer)", "track", *receive),
-                *("createAnswer", "setLocalDescription(answer)", "send answer", *send, "first picture", "receive bye"),
+                *("createAnswer", "setLocalDescription(answer)", "send answer", *send, "first picture"),
+                *("receive bye", "close"),
             ],
             "call": ["connected", "closed"],
         }

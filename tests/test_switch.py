@@ -90,7 +90,7 @@ def test_a_source_that_does_not_open_leaves_the_call_as_it_is(tmp_path: Path) ->
         call = Call(loopback.SyntheticSource(*SIZE, 30))
         try:
             await call.run()
-            with pytest.raises(CallError, match="cannot be read"):
+            with pytest.raises(CallError, match="does not exist"):
                 await call.switch(loopback.open_source(str(tmp_path / "none.mp4"), *SIZE, 30, call.log))
             before = call.track
             await received(call, 5)
