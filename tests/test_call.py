@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -137,7 +138,7 @@ STEPS: list[tuple[str, str, tuple[str, ...]]] = [
     ("pc1", "setRemoteDescription(answer)", ("signalingState have-local-offer → stable",)),
     ("pc2", "send its candidates", ()),
     ("pc1", "addIceCandidate", ()),
-    ("both", "connect", ("connectionState connecting → connected",)),
+    ("both", "connect", ()),
     ("pc2", "first picture", ()),
 ]
 
@@ -164,6 +165,10 @@ def test_each_step_can_be_awaited_alone(wait: float, long_before: int) -> None:
                 assert done.who == who
                 assert set(changes) <= set(done.changed), f"{what}: {done.changed}"
                 assert all(change in repr(done) for change in changes)
+                if what == "connect":  # after a wait, the step before may have seen one of the peers arrive
+                    assert any(
+                        re.fullmatch(r"pc[12] connectionState \w+ → connected", change) for change in done.changed
+                    )
                 assert repr(done).startswith(f"{who}: ")
                 assert "\n" not in repr(done)
                 if what in ("createOffer", "send the offer", "createAnswer"):
