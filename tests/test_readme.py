@@ -1,0 +1,43 @@
+"""What README.md says about the code."""
+
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
+
+import asyncio
+import re
+from pathlib import Path
+
+README = (Path(loopback.__file__).parent / "README.md").read_text()
+
+
+def test_every_name_of_the_code_exists() -> None:
+    names = re.findall(
+        r"`((?:Peer|Call|IceOptions)\.\w+|\w+_pictures|[A-Z]\w+(?:Only|Buffer)|Channel|Event|Log)`", README
+    )
+    assert len(names) > 20
+    for name in names:
+        thing = loopback
+        for part in name.split("."):
+            assert hasattr(thing, part), name
+            thing = getattr(thing, part)
+
+
+def test_the_options_exist_and_the_keys_are_told() -> None:
+    source = Path(loopback.__file__).read_text()
+    for option in set(re.findall(r"loopback\.py[^`|]*?(--[a-z-]+)", README)) - {"--help"}:  # argparse's own
+        assert f'"{option}"' in source, option
+    for key in loopback.KEYS.split(" · "):
+        assert f"`{key.split()[0]}`" in README, key
+
+
+def test_its_number_of_steps_is_right() -> None:
+    numbers = {"fourteen": 14, "fifteen": 15, "sixteen": 16}
+    told = re.search(r"one list of (\w+) steps", README)
+    assert told
+
+    async def count() -> int:
+        call = loopback.Call(loopback.SyntheticSource(160, 120, 30))
+        steps = len(call.steps)
+        await call.close()
+        return steps
+
+    assert asyncio.run(count()) == numbers[told[1]]
