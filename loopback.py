@@ -833,16 +833,17 @@ class Call:
             await self._read_stats(elapsed)
 
     async def _read_stats(self, elapsed: float) -> None:
+        reports = {peer.name: list((await peer.pc.getStats()).values()) for peer in (self.pc1, self.pc2)}
         # aiortc's inbound-rtp counts no losses once a packet was sent again: ask the sender what pc2 reported to it.
-        report = {stats.type: stats for stats in (await self.pc1.pc.getStats()).values()}
-        if "outbound-rtp" in report:
-            sent = report["outbound-rtp"].bytesSent
+        outgoing = {stats.type: stats for stats in reports["pc1"]}
+        if "outbound-rtp" in outgoing:
+            sent = outgoing["outbound-rtp"].bytesSent
             self.bitrate_kbps = (sent - self.bytes_sent) * 8 / elapsed / 1000
             self.bytes_sent = sent
-        if "remote-inbound-rtp" in report:
-            self.packets_lost = report["remote-inbound-rtp"].packetsLost
-        for peer, other in ((self.pc1, "pc2"), (self.pc2, "pc1")):
-            heard = sum(s.packetsReceived for s in (await peer.pc.getStats()).values() if s.type == "transport")
+        if "remote-inbound-rtp" in outgoing:
+            self.packets_lost = outgoing["remote-inbound-rtp"].packetsLost
+        for name, other in (("pc1", "pc2"), ("pc2", "pc1")):
+            heard = sum(stats.packetsReceived for stats in reports[name] if stats.type == "transport")
             # At most 1 s at a time: a process that was asleep has not listened.
             self._silent[other] = 0.0 if heard != self._heard[other] else self._silent[other] + min(elapsed, 1.0)
             self._heard[other] = heard
@@ -1298,11 +1299,11 @@ def camera_pictures(
         ever = False
         while not stop.is_set():
             arrived, picture = device.read()
-            if not arrived and ever:
-                raise CallError(f"camera {index} stopped giving pictures: was it unplugged? Plug it in and call again")
             if not arrived:
                 raise CallError(
-                    f"camera {index} is open but gives no picture: another program may be using it; close it"
+                    f"camera {index} stopped giving pictures: was it unplugged? Plug it in and call again"
+                    if ever
+                    else f"camera {index} is open but gives no picture: another program may be using it; close it"
                 )
             if not ever:
                 size, rate = f"{picture.shape[1]}x{picture.shape[0]}", device.get(cv2.CAP_PROP_FPS)
@@ -1832,14 +1833,15 @@ class Session:
                 self.go.release()
 
         def read() -> None:
-            text = b"..."
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                while text:
+                while True:
                     try:
                         text = os.read(0, 1024) if sys.stdin else b""  # None: closed, and 0 may be another file by now
                     except OSError:
                         text = b""
                     loop.call_soon_threadsafe(lines, text)
+                    if not text:
+                        return
 
         threading.Thread(target=read, name="stdin", daemon=True).start()
 
