@@ -292,12 +292,10 @@ def without_candidates(sdp: str) -> str:
 
 def candidates_in(sdp: str) -> list[dict[str, str]]:
     """Return the candidates of an SDP in the form of RTCIceCandidateInit (W3C webrtc-pc, section 4.8.1)."""
-    found: list[str] = []
-    for line in sdp.splitlines():
-        if line.startswith("a=candidate:"):
-            found.append(line.removeprefix("a="))
+    lines = sdp.splitlines()
+    found = [line.removeprefix("a=") for line in lines if line.startswith("a=candidate:")]
     # MAX_BUNDLE: one transport serves all m-lines, so its candidates are sent once, with the first one's mid.
-    mids = [line.removeprefix("a=mid:") for line in sdp.splitlines() if line.startswith("a=mid:")]
+    mids = [line.removeprefix("a=mid:") for line in lines if line.startswith("a=mid:")]
     return [{"candidate": candidate, "sdpMid": mids[0]} for candidate in dict.fromkeys(found)]
 
 
@@ -1021,14 +1019,16 @@ def i420_parts(i420: npt.NDArray[Any], rows: int, columns: int) -> list[npt.NDAr
 
 
 def make_even(picture: Picture) -> Picture:
-    """Return the picture with its last row and column doubled where their number is odd."""
+    """Return the picture, its last row and column doubled where their number is odd."""
     rows, columns = picture.shape[:2]
+    if rows % 2 == columns % 2 == 0:
+        return picture
     return cv2.copyMakeBorder(picture, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
 
 
 def to_frame(picture: Picture) -> av.VideoFrame:
     """Convert a picture of any size to what encoders take: I420."""
-    even = make_even(picture) if picture.shape[0] % 2 or picture.shape[1] % 2 else picture
+    even = make_even(picture)
     frame = av.VideoFrame(picture.shape[1], picture.shape[0], "yuv420p")
     parts = i420_parts(cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420), *even.shape[:2])
     for plane, part in zip(planes(frame), parts, strict=True):
@@ -1228,10 +1228,10 @@ class ThreadedSource:
                     if self._stop.is_set():
                         return
                     due = now if due is None else due
-                    rows, columns = picture.shape[:2]
-                    self.given = f"{columns}x{rows}" if (columns, rows) != (self.width, self.height) else ""
                     if now >= due - period / 4:
                         due = max(due, now - period) + period
+                        rows, columns = picture.shape[:2]
+                        self.given = f"{columns}x{rows}" if (columns, rows) != (self.width, self.height) else ""
                         self._publish((fit(picture, self.width, self.height), now), None)
         except CallError as error:
             self._publish(None, error)
