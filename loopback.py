@@ -61,6 +61,7 @@ import itertools
 import json
 import math
 import queue
+import secrets
 import select
 import statistics
 import struct
@@ -68,11 +69,11 @@ import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 # cv2 must be imported before aiortc. Both wheels carry libraries of the same name (libxcb); with av's copy loaded
 # first, OpenCV's windows spin for ever. An import sorter must not move this block.
@@ -113,6 +114,7 @@ from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 Picture = npt.NDArray[Any]  # uint8, (height, width, 3), blue-green-red: OpenCV's way
+Samples = npt.NDArray[np.int16]  # one channel of sound, 48,000 a second
 
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what matters is raised here, in one line
@@ -186,8 +188,8 @@ class SignallingError(Exception):
     """A message that cannot be used: not one of MESSAGES, or not at this moment."""
 
 
-def parse_message(text: str) -> Message:
-    """Return the message in a JSON text. Raises SignallingError with what is wrong with it."""
+def parse_message(text: str, known: dict[str, dict[str, type]] = MESSAGES) -> Message:
+    """Return the message in a JSON text, one of those known. Raises SignallingError with what is wrong with it."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -195,9 +197,9 @@ def parse_message(text: str) -> Message:
     if not isinstance(message, dict):
         raise SignallingError("not a JSON object")
     kind = message.get("type")
-    if not isinstance(kind, str) or kind not in MESSAGES:
+    if not isinstance(kind, str) or kind not in known:
         raise SignallingError(f"unknown type {kind!r:.40}")
-    for name, wanted in MESSAGES[kind].items():
+    for name, wanted in known[kind].items():
         if not isinstance(message.get(name), wanted):
             raise SignallingError(f"{kind} without the text {name!r}")
     return message
@@ -387,7 +389,10 @@ class Peer:
         self.refused = ""  # the last message refused, and why
         self.picture: Picture | None = None  # the newest one received
         self.on_picture: Callable[[Picture], None] = lambda picture: None
+        self.on_sound: Callable[[Samples], None] = lambda samples: None
         self.tasks: list[asyncio.Task[None]] = []
+        self.ear: asyncio.Task[None] | None = None  # listens for a bye
+        self.paused = False  # it does not: a new offer and answer are under way
         self.pc = RTCPeerConnection(self.ice.configuration)
         for state in STATES:
             self.pc.on(f"{state.lower()}change", functools.partial(self._on_state, state))
@@ -414,12 +419,12 @@ class Peer:
     async def add_track(self, track: MediaStreamTrack, codec: str) -> Done:
         """Give this peer something to send, before it makes the offer: an offer describes the tracks that are there,
         and without any it has no m-line and negotiates no media."""
-        self.pc.addTrack(track)
+        sender = self.pc.addTrack(track)
         self.log(self.name, "addTrack", track.kind)
         # video/rtx: packets asked for again come as a stream of their own (RFC 4588); without it they are repeated.
-        known = RTCRtpSender.getCapabilities("video").codecs
-        chosen = [c for c in known if c.mimeType in (f"video/{codec}", "video/rtx")]
-        self.pc.getTransceivers()[0].setCodecPreferences(chosen)
+        known = RTCRtpSender.getCapabilities(track.kind).codecs
+        chosen = [c for c in known if c.mimeType in (f"{track.kind}/{codec}", "video/rtx")]
+        next(t for t in self.pc.getTransceivers() if t.sender is sender).setCodecPreferences(chosen)
         self.log(self.name, "setCodecPreferences", ", ".join(dict.fromkeys(c.mimeType for c in chosen)))
         return self.done("addTrack", track)
 
@@ -464,7 +469,12 @@ class Peer:
             self.log(self.name, f"setRemoteDescription({kind})", describe_sdp(message["sdp"]))
             await self.pc.setRemoteDescription(RTCSessionDescription(message["sdp"], kind))
 
-        message = await self._take({kind: apply}, self.patience)
+        bye = {"bye": self._said_bye} if self.paused else {}
+        message = await self._take({kind: apply, **bye}, self.patience)
+        if self.hung_up:
+            raise CallError("the other side hung up meanwhile: call again")
+        if self.paused:
+            self.listen()
         return self.done(f"setRemoteDescription({kind})", message["sdp"])
 
     async def send_candidates(self) -> Done:
@@ -504,7 +514,7 @@ class Peer:
     async def replace_track(self, track: MediaStreamTrack) -> Done:
         """Send another track in place of the present one. The m-line, the codec and the SSRC stay, so there is nothing
         to negotiate: the other side sees other pictures, and no event."""
-        self.pc.getSenders()[0].replaceTrack(track)
+        next(s for s in self.pc.getSenders() if s.kind == track.kind).replaceTrack(track)
         self.log(self.name, "replaceTrack", track.kind)
         return self.done("replaceTrack", track)
 
@@ -516,13 +526,24 @@ class Peer:
     def listen(self) -> None:
         """From now on read the channel in the background: a bye ends the call, anything else is refused."""
 
-        async def said_bye(message: Message) -> None:
-            self.hung_up = True
-
         async def until_bye() -> None:
-            await self._take({"bye": said_bye}, None)
+            await self._take({"bye": self._said_bye}, None)
 
-        self.tasks.append(asyncio.create_task(until_bye()))
+        self.paused = False
+        self.ear = asyncio.create_task(until_bye())
+        self.tasks.append(self.ear)
+
+    async def pause(self) -> None:
+        """Stop listening until the next description is here, so that the step that waits for it gets it."""
+        if self.ear:
+            self.paused = True
+            self.tasks.remove(self.ear)
+            self.ear.cancel()
+            await asyncio.gather(self.ear, return_exceptions=True)
+            self.ear = None
+
+    async def _said_bye(self, message: Message) -> None:
+        self.hung_up = True
 
     async def close(self) -> None:
         """Stop the tasks and close the connection: its sockets, its threads, its timers. Raises CallError after 3 s."""
@@ -583,9 +604,8 @@ class Peer:
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         self.log(self.name, "track", f"the other side will send {track.kind}")
-        if self.marker_bit:
-            for receiver in self.pc.getReceivers():
-                end_frames_at_marker(receiver)
+        if self.marker_bit and track.kind == "video":
+            end_frames_at_marker(next(r for r in self.pc.getReceivers() if r.track is track))
         self.tasks.append(asyncio.create_task(self._read(track)))
 
     async def _read(self, track: MediaStreamTrack) -> None:
@@ -593,9 +613,11 @@ class Peer:
         with contextlib.suppress(MediaStreamError):  # raised by recv() when the track has ended
             while True:
                 frame = await track.recv()
-                assert isinstance(frame, av.VideoFrame)
-                self.picture = to_picture(frame)
-                self.on_picture(self.picture)
+                if isinstance(frame, av.AudioFrame):
+                    self.on_sound(to_samples(frame))
+                elif isinstance(frame, av.VideoFrame):
+                    self.picture = to_picture(frame)
+                    self.on_picture(self.picture)
 
 
 # The places where this program departs from stock aiortc, or looks where aiortc does not show.
@@ -693,7 +715,8 @@ class Step(NamedTuple):
 class Call:
     """Two peers, a channel between them, and a source of pictures at pc1: from the first offer to the end.
 
-    `channels` are the two ends, pc1's and pc2's, of another way between them. `deadline` is in seconds.
+    `sound` is a source of sound to send as well. `channels` are the two ends, pc1's and pc2's, of another way between
+    them. `deadline` is in seconds.
     """
 
     SILENCE = 3.0  # s without a datagram; aiortc's RTCP alone sends one every 0.5 to 1.5 s
@@ -708,17 +731,19 @@ class Call:
         ice: IceOptions | None = None,
         log: Log | None = None,
         channels: tuple[Channel, Channel] | None = None,
+        sound: SoundSource | None = None,
     ) -> None:
         self.log = Log() if log is None else log
         self.codec, self.deadline = codec, deadline
-        self.meter = Meter()
+        self.meter, self.sound_meter = Meter(), SoundMeter()
         self.clock = RtpClock()
         self.track = OutgoingTrack(source, self.meter, self.clock, even=codec == "H264")
+        self.sound = OutgoingSound(sound, self.sound_meter) if sound else None
         one, two = channels or memory_channel()
         self.started = self.log.now()
         self.pc1 = Peer("pc1", one, self.log, ice=ice, patience=deadline, marker_bit=marker_bit)
         self.pc2 = Peer("pc2", two, self.log, ice=ice, patience=deadline, marker_bit=marker_bit)
-        self.pc2.on_picture = self.meter.on_received
+        self.pc2.on_picture, self.pc2.on_sound = self.meter.on_received, self.sound_meter.on_received
         self.connected_after: float | None = None  # seconds from making the peers
         self.first_frame_after: float | None = None
         self.selected_pair = Pair()
@@ -735,6 +760,11 @@ class Call:
         pc1, pc2 = self.pc1, self.pc2
         return [
             Step("pc1", "addTrack", functools.partial(pc1.add_track, self.track, self.codec)),
+            *(
+                [Step("pc1", "addTrack(audio)", functools.partial(pc1.add_track, self.sound, "opus"))]
+                if self.sound
+                else []
+            ),
             Step("pc1", "createOffer", pc1.create_offer),
             Step("pc1", "setLocalDescription(offer)", pc1.set_local_description),
             Step("pc1", "send the offer", pc1.send_description),
@@ -751,12 +781,19 @@ class Call:
             Step("pc2", "first picture", self.first_picture),
         ]
 
-    async def run(self) -> None:
+    def steps_to_add_sound(self, source: SoundSource) -> list[Step]:
+        """The steps that add sound to the running call: a second offer and answer, with one m-line more. It is bundled
+        with the first (RFC 9143), so there is no new port, no candidate and no handshake."""
+        done = ("addTrack", "send its candidates", "addIceCandidate", "connect", "first picture")
+        again = [step for step in self.steps if not step.what.startswith(done)]
+        return [Step("pc1", "addTrack(audio)", functools.partial(self.add_sound, source)), *again]
+
+    async def run(self, steps: list[Step] | None = None) -> None:
         """Take all the steps, one after the other. Raises CallError if the call does not come about in time."""
         now = "the first step"
         try:
             async with asyncio.timeout(self.deadline):
-                for step in self.steps:
+                for step in steps or self.steps:
                     now = f"{step.who} {step.what}"
                     await step.run()
         except TimeoutError as error:
@@ -793,7 +830,7 @@ class Call:
             await source.ready()
             stack.pop_all()
         old, self.track = self.track, OutgoingTrack(source, self.meter, self.clock, even=self.track.even)
-        self.track.picture = old.picture
+        self.track.picture, self.track.muted = old.picture, old.muted
         self.log("call", "switch", f"{old.source.label} → {source.label}")
         done = await self.pc1.replace_track(self.track)
         # The sender may still wait for the old track's last picture; if that ended the track, it would end the sender.
@@ -801,6 +838,19 @@ class Call:
             old.stop()
             old.source.close()
         return done
+
+    async def add_sound(self, source: SoundSource) -> Done:
+        """Give pc1 a second track to send. Nothing is heard yet: a new offer has to tell pc2 of the new m-line."""
+        self.sound = OutgoingSound(source, self.sound_meter)
+        for peer in (self.pc1, self.pc2):
+            await peer.pause()
+        return await self.pc1.add_track(self.sound, "opus")
+
+    def mute(self, track: Outgoing | None) -> None:
+        """Send black pictures or silence in place of a track's own, or its own again. The other side is not told."""
+        if track:
+            track.muted = not track.muted
+            self.log("pc1", "mute" if track.muted else "unmute", track.kind)
 
     async def _until(self, reached: Callable[[], bool], otherwise: str) -> None:
         with contextlib.suppress(TimeoutError):
@@ -813,10 +863,11 @@ class Call:
 
     async def check(self) -> None:
         """Raise CallError if the call is broken: aiortc tells of a dead source or a vanished peer late or never."""
-        if failure := self.track.failure:
-            if isinstance(failure, CallError):
-                raise failure
-            raise CallError(f"the source failed with {failure!r}: mend its next()") from failure
+        for track in (self.track, self.sound):
+            if track and (failure := track.failure):
+                if isinstance(failure, CallError):
+                    raise failure
+                raise CallError(f"the source failed with {failure!r}: mend its next()") from failure
         for peer in (self.pc1, self.pc2):
             if peer.hung_up:
                 return
@@ -833,7 +884,7 @@ class Call:
     async def _read_stats(self, elapsed: float) -> None:
         reports = {peer.name: list((await peer.pc.getStats()).values()) for peer in (self.pc1, self.pc2)}
         # aiortc's inbound-rtp counts no losses once a packet was sent again: ask the sender what pc2 reported to it.
-        outgoing = {stats.type: stats for stats in reports["pc1"]}
+        outgoing = {stats.type: stats for stats in reports["pc1"] if getattr(stats, "kind", "") == "video"}
         if "outbound-rtp" in outgoing:
             sent = outgoing["outbound-rtp"].bytesSent
             self.bitrate_kbps = (sent - self.bytes_sent) * 8 / elapsed / 1000
@@ -903,9 +954,11 @@ class Call:
         if self.closed:
             return
         self.closed = True
-        self.track.stop()
         try:
-            self.track.source.close()
+            for track in (self.track, self.sound):
+                if track:
+                    track.stop()
+                    track.source.close()
         finally:
             outcomes = await asyncio.gather(self.pc1.close(), self.pc2.close(), return_exceptions=True)
             self.log("call", "closed")
@@ -914,7 +967,223 @@ class Call:
                 raise outcome
 
 
-# ---- 5  Pictures: time code, colour, delay ---------------------------------------------------------------------------
+# ---- 5  Call control: who calls whom. This is not WebRTC -------------------------------------------------------------
+#
+# WebRTC begins when both people want to talk. How they find each other, ring, accept or refuse is no part of it: every
+# program makes up its own way. This is one, as a table. Parts 1 to 4 know nothing of it, and it knows nothing of them.
+
+SPOKEN: dict[str, type] = {
+    "from": str,
+    "to": str,
+    "call": str,
+}  # `call` is a number, so that a late word is known as such
+
+CALL_MESSAGES: dict[str, dict[str, type]] = {
+    "join": {"from": str},  # to the room
+    "leave": {"from": str},
+    "welcome": {"people": list},  # from the room
+    "full": {},
+    "taken": {},
+    "arrived": {"from": str},
+    "left": {"from": str},
+    **dict.fromkeys(("call", "ringing", "accept", "reject", "busy", "cancel", "bye"), SPOKEN),
+}
+
+# (state, what happens) -> (next state, what is done). What happens is a key that a person presses, a message heard,
+# the time running out (PATIENCE), or news of the media. What is not here is refused by its name. "take" makes a call
+# that was heard of the present one; "send" speaks to the other one of the present call, "reply" to whoever just spoke.
+CALL_CONTROL: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
+    ("away", "press join"): ("joining", ("send join",)),
+    ("joining", "hear welcome"): ("idle", ()),
+    ("joining", "hear full"): ("away", ()),  # all places of the room are taken
+    ("joining", "hear taken"): ("away", ()),  # somebody there has the same name
+    ("joining", "time-out"): ("away", ()),
+    ("idle", "press call"): ("calling", ("take", "send call")),
+    ("idle", "hear call"): ("ringing", ("take", "send ringing")),
+    ("idle", "hear accept of an old call"): ("idle", ("reply bye",)),  # cancelled, but the cancel was not heard
+    ("idle", "press leave"): ("away", ("send leave",)),
+    # The caller, while it rings over there
+    ("calling", "hear ringing"): ("calling", ()),
+    ("calling", "hear accept"): ("connecting", ("negotiate",)),
+    ("calling", "hear reject"): ("idle", ()),
+    ("calling", "hear busy"): ("idle", ()),
+    ("calling", "hear left"): ("idle", ()),
+    ("calling", "hear call that crossed ours"): ("calling", ()),  # ours counts: our name is the first of the two
+    ("calling", "hear call that ours crossed"): ("connecting", ("take", "send accept")),  # theirs counts
+    ("calling", "hear another call"): ("calling", ("reply busy",)),
+    ("calling", "hear accept of an old call"): ("calling", ("reply bye",)),
+    ("calling", "press hang up"): ("idle", ("send cancel",)),
+    ("calling", "press leave"): ("away", ("send cancel", "send leave")),
+    ("calling", "time-out"): ("idle", ("send cancel",)),  # no answer
+    # The one who is called
+    ("ringing", "press accept"): ("connecting", ("send accept",)),
+    ("ringing", "press reject"): ("idle", ("send reject",)),
+    ("ringing", "hear cancel"): ("idle", ()),
+    ("ringing", "hear left"): ("idle", ()),
+    ("ringing", "hear call again"): ("ringing", ("take", "send ringing")),  # the first was cancelled, unheard
+    ("ringing", "hear another call"): ("ringing", ("reply busy",)),
+    ("ringing", "hear accept of an old call"): ("ringing", ("reply bye",)),
+    ("ringing", "press leave"): ("away", ("send reject", "send leave")),
+    ("ringing", "time-out"): ("idle", ()),
+    # Both, while offer and answer, ICE and DTLS do their work
+    ("connecting", "media connected"): ("in call", ()),
+    ("connecting", "media failed"): ("idle", ("send bye", "close")),
+    ("connecting", "hear bye"): ("idle", ("close",)),
+    ("connecting", "hear cancel"): ("idle", ("close",)),  # it crossed our accept
+    ("connecting", "hear left"): ("idle", ("close",)),
+    ("connecting", "hear another call"): ("connecting", ("reply busy",)),
+    ("connecting", "hear accept of an old call"): ("connecting", ("reply bye",)),
+    ("connecting", "press hang up"): ("idle", ("send bye", "close")),
+    ("connecting", "press leave"): ("away", ("send bye", "close", "send leave")),
+    ("connecting", "time-out"): ("idle", ("send bye", "close")),
+    ("in call", "media failed"): ("idle", ("send bye", "close")),  # the other one vanished
+    ("in call", "hear bye"): ("idle", ("close",)),
+    ("in call", "hear left"): ("idle", ("close",)),
+    ("in call", "hear another call"): ("in call", ("reply busy",)),
+    ("in call", "hear accept of an old call"): ("in call", ("reply bye",)),
+    ("in call", "press hang up"): ("idle", ("send bye", "close")),
+    ("in call", "press leave"): ("away", ("send bye", "close", "send leave")),
+}
+
+PATIENCE = {"joining": 5.0, "calling": 20.0, "ringing": 25.0, "connecting": 15.0}  # seconds until the time-out
+
+
+class Phone:
+    """One person's side of call control: where in the table they are, and with whom.
+
+    It has no clock and no network: `send` takes a message's text to the room, `act` is told "negotiate" or "close".
+    """
+
+    def __init__(self, name: str, room: Room, act: Callable[[Phone, str], None], log: Log) -> None:
+        self.name, self.act, self.log = name, act, log
+        self.send = room.enter(self.hear)
+        self.state, self.other, self.call = "away", "", ""
+        self.why = ""  # what happened last
+        self.people: list[str] = []  # the others in the room
+        self.waited = 0.0  # seconds in this state
+        self._heard: deque[str] = deque(maxlen=100)  # calls heard of: a doubled message rings only once
+
+    def __str__(self) -> str:
+        with_whom = {"calling": " {}", "ringing": ": {} calls", "connecting": " with {}", "in call": " with {}"}
+        after = f" ({self.why})" if self.state in ("away", "idle") and self.why else ""
+        return f"{self.name}: {self.state}{with_whom.get(self.state, '').format(self.other)}{after}"
+
+    def press(self, what: str, other: str = "") -> None:
+        """Do what this person wants: join, call somebody, accept, reject, hang up, leave."""
+        if what == "call" and other not in self.people:
+            self.log(self.name, "refused press call", f"{other} is not in the room")
+        elif what == "call" and self.state == "idle":
+            self._happens("press call", other, secrets.token_hex(4))
+        else:
+            self._happens(f"press {what}", self.other, self.call)
+
+    def hear(self, text: str) -> None:
+        """Take a message from the room."""
+        try:
+            message = parse_message(text, CALL_MESSAGES)
+        except SignallingError as error:
+            self.log(self.name, "refused message", str(error))
+            return
+        kind, sender, call = message["type"], message.get("from", ""), message.get("call", "")
+        if kind == "welcome":
+            self.people = message["people"]
+        if kind in ("arrived", "left"):
+            self.people = [name for name in self.people if name != sender] + [sender] * (kind == "arrived")
+        if kind == "arrived" or (kind == "left" and sender != self.other):
+            self.log(self.name, f"hear that {sender} {kind}")
+        elif kind == "call":
+            self._happens(f"hear {self._which_call(sender, call)}", sender, call)
+        else:
+            old = " of an old call" if call != self.call and "call" in CALL_MESSAGES[kind] else ""
+            self._happens(f"hear {kind}{old}", sender, call)
+
+    def _which_call(self, sender: str, call: str) -> str:
+        if call in self._heard:
+            return "call heard before"
+        self._heard.append(call)
+        if sender == self.other and self.state == "calling":
+            return "call that crossed ours" if self.name < sender else "call that ours crossed"
+        if sender == self.other and self.state == "ringing":
+            return "call again"
+        return "call" if self.state == "idle" else "another call"
+
+    def media(self, news: str) -> None:
+        """Take news of the media: "connected" or "failed"."""
+        self._happens(f"media {news}", self.other, self.call)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.waited += seconds
+        if self.waited > PATIENCE.get(self.state, math.inf):
+            self._happens("time-out", self.other, self.call)
+
+    def _happens(self, what: str, who: str, call: str) -> None:
+        if (self.state, what) not in CALL_CONTROL:
+            self.log(self.name, f"refused {what}", f"in state {self.state}")
+            return
+        before = self.state
+        self.state, does = CALL_CONTROL[before, what]
+        self.log(self.name, what, f"{before} → {self.state}" if self.state != before else who)
+        if self.state != before:
+            self.waited = 0.0
+            self.why = "no answer" if what == "time-out" else what.removeprefix("hear ").removeprefix("press ")
+        for action in does:
+            verb, _, kind = action.partition(" ")
+            if verb == "take":
+                self.other, self.call = who, call
+            elif verb == "send":
+                self._say(kind, self.other, self.call)
+            elif verb == "reply":
+                self._say(kind, who, call)
+            else:
+                self.act(self, verb)
+        if self.state in ("away", "idle"):
+            self.other, self.call = "", ""
+
+    def _say(self, kind: str, to: str, call: str) -> None:
+        self.log(self.name, f"send {kind}", to)
+        self.send(json.dumps({"type": kind, "from": self.name, "to": to, "call": call}))
+
+
+class Room:
+    """Where people meet. It knows who is there, and passes on what they say: on the net, a server. It sees no media."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.people: dict[str, Callable[[str], object]] = {}  # name: how to reach them
+
+    def enter(self, hear: Callable[[str], None]) -> Callable[[str], None]:
+        """Return how someone who hears in that way can speak to the room. What is said is heard soon, in order."""
+
+        def reach(text: str) -> None:
+            asyncio.get_running_loop().call_soon(hear, text)
+
+        return lambda text: self._pass_on(text, reach)
+
+    def _pass_on(self, text: str, reach: Callable[[str], None]) -> None:
+        message = parse_message(text, CALL_MESSAGES)
+        kind, name = message["type"], message["from"]
+        if kind == "join":
+            others = [person for person in self.people if person != name]
+            refusal = "taken" if name in self.people else "full" if len(others) >= self.places else ""
+            reach(json.dumps({"type": refusal or "welcome", "people": others}))
+            if not refusal:
+                self.people[name] = reach
+                self._tell(others, {"type": "arrived", "from": name})
+        elif kind == "leave":
+            del self.people[name]
+            self._tell([*self.people], {"type": "left", "from": name})
+        elif message["to"] in self.people:
+            self.people[message["to"]](text)
+        else:
+            reach(json.dumps({"type": "left", "from": message["to"]}))
+
+    def _tell(self, people: list[str], news: Message) -> None:
+        for person in people:
+            self.people[person](json.dumps(news))
+
+
+# ---- 6  Pictures and sound: time code, colour, delay, level ----------------------------------------------------------
 #
 # "connected" proves nothing; a picture does. Every outgoing picture carries its number in the top left corner, as 32
 # black and white cells: 16 bits number, 16 bits checksum. A cell is 8 pixels wide, to survive the compression. The
@@ -1061,21 +1330,17 @@ class RtpClock:
         return self._last
 
 
-class OutgoingTrack(MediaStreamTrack):
-    """pc1's video track: takes pictures from a source, numbers them, hands them to aiortc's sender."""
+class Outgoing(MediaStreamTrack):
+    """A track of pc1's. aiortc's sender asks it for the next frame each time it has sent the one before."""
 
-    kind = "video"
-
-    def __init__(self, source: Source, meter: Meter, clock: RtpClock, *, even: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.source, self.meter, self.clock = source, meter, clock
-        self.busy = asyncio.Lock()  # held while a picture is being taken
-        self.even = even  # H264 with 4:2:0 colour has no odd sizes: such a picture is sent one row or column larger
-        self.picture: Picture | None = None  # the newest one, as sent
+        self.busy = asyncio.Lock()  # held while a frame is being taken
+        self.muted = False  # a browser's track.enabled = false: black, or silence, is sent on
         self.failure: Exception | None = None
 
-    async def recv(self) -> av.VideoFrame:
-        """Return the next frame. aiortc's sender calls this each time it has sent the one before."""
+    async def recv(self) -> av.VideoFrame | av.AudioFrame:
+        """Return the next frame. Raises MediaStreamError at the end."""
         try:
             async with self.busy:
                 return await self._next_frame()
@@ -1087,10 +1352,27 @@ class OutgoingTrack(MediaStreamTrack):
             if isinstance(unforeseen, Exception) and self.readyState == "live":
                 self.failure = self.failure or unforeseen
 
+    async def _next_frame(self) -> av.VideoFrame | av.AudioFrame:
+        raise NotImplementedError
+
+
+class OutgoingTrack(Outgoing):
+    """pc1's video track: takes pictures from a source, numbers them, hands them on."""
+
+    kind = "video"
+
+    def __init__(self, source: Source, meter: Meter, clock: RtpClock, *, even: bool = False) -> None:
+        super().__init__()
+        self.source, self.meter, self.clock = source, meter, clock
+        self.even = even  # H264 with 4:2:0 colour has no odd sizes: such a picture is sent one row or column larger
+        self.picture: Picture | None = None  # the newest one, as sent
+
     async def _next_frame(self) -> av.VideoFrame:
         picture, captured_at = await self.source.next()
         if self.readyState != "live":
             raise MediaStreamError
+        if self.muted:
+            picture = np.zeros_like(picture)
         if self.even:
             picture = make_even(picture)
         write_time_code(picture, self.meter.on_sent(captured_at))
@@ -1100,7 +1382,94 @@ class OutgoingTrack(MediaStreamTrack):
         return frame
 
 
-# ---- 6  Sources: where pictures come from ----------------------------------------------------------------------------
+SOUND_RATE, BLOCK = 48_000, 960  # samples a second, samples in a packet: Opus over RTP (RFC 7587), 20 ms
+
+
+class OutgoingSound(Outgoing):
+    """pc1's audio track: one channel, 20 ms a frame."""
+
+    kind = "audio"
+
+    def __init__(self, source: SoundSource, meter: SoundMeter) -> None:
+        super().__init__()
+        self.source, self.meter = source, meter
+
+    async def _next_frame(self) -> av.AudioFrame:
+        samples, position = await self.source.next()
+        if self.readyState != "live":
+            raise MediaStreamError
+        if self.muted:
+            samples = np.zeros_like(samples)
+        self.meter.sent.append(samples)
+        return to_sound_frame(samples, position)
+
+
+def to_sound_frame(samples: Samples, position: int) -> av.AudioFrame:
+    """Return a frame of these samples, of which the first has that number. Both of its channels are the same: from
+    one, aiortc's Opus encoder would make two that are 3 dB weaker."""
+    frame = av.AudioFrame.from_ndarray(samples.repeat(2)[None], format="s16", layout="stereo")
+    frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, position, Fraction(1, SOUND_RATE)
+    return frame
+
+
+def to_samples(frame: av.AudioFrame) -> Samples:
+    """Return the left channel of a decoded frame; aiortc always decodes Opus to two."""
+    return frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0].astype(np.int16)
+
+
+class SoundMeter:
+    """A level meter at both ends, and a tuner at the receiving one. It listens to the last fifth of a second.
+
+    aiortc holds back four packets of sound before it plays them (80 ms): its jitter buffer for audio.
+    """
+
+    SILENCE = -96.0  # dB: less than the smallest number that 16 bits hold
+
+    def __init__(self) -> None:
+        self.sent: deque[Samples] = deque(maxlen=10)
+        self.received: deque[Samples] = deque(maxlen=10)
+        self.blocks_received = 0
+        self.on_block: Callable[[Samples], None] = lambda samples: None
+
+    def on_received(self, samples: Samples) -> None:
+        """Note a decoded block."""
+        self.received.append(samples)
+        self.blocks_received += 1
+        self.on_block(samples)
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """Root mean square of what was sent and received, in dB below full scale: a sine can reach -3."""
+
+        def level(blocks: deque[Samples]) -> float:
+            power = float(np.mean(np.square(np.concatenate(blocks).astype(float)))) if blocks else 0.0
+            return max(self.SILENCE, 10 * math.log10(power / 32768**2)) if power else self.SILENCE
+
+        return level(self.sent), level(self.received)
+
+    def as_dict(self) -> dict[str, Any]:
+        sent, received = self.levels
+        return {
+            "blocks_received": self.blocks_received,
+            "level_sent_db": round(sent, 1),
+            "level_received_db": round(received, 1),
+            "frequency_hz": None if self.frequency is None else round(self.frequency, 1),
+        }
+
+    @property
+    def frequency(self) -> float | None:
+        """The strongest frequency of what was received, in Hz; None in silence."""
+        if len(self.received) < 10 or self.levels[1] < -60:
+            return None
+        samples = np.concatenate(self.received)
+        spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+        peak = min(max(int(spectrum.argmax()), 1), len(spectrum) - 2)
+        # The parabola through the logarithms of the highest value and its neighbours has its top between two steps.
+        left, middle, right = np.log(spectrum[peak - 1 : peak + 2] + 1e-9)
+        return float((peak + (left - right) / (left - 2 * middle + right) / 2) * SOUND_RATE / len(samples))
+
+
+# ---- 7  Sources: where pictures come from ----------------------------------------------------------------------------
 
 
 class Source(Protocol):
@@ -1121,12 +1490,14 @@ class Source(Protocol):
 
 class SyntheticSource:
     """A view from a train: calm sky, far hills, near grass that rushes by. A codec keeps the calm parts and blurs the
-    fast, finely drawn ones; the bright balloon shows what 4:2:0 does to colour."""
+    fast, finely drawn ones; the bright balloon shows what 4:2:0 does to colour. At night it is dark, but for the
+    balloon."""
 
     HORIZON = 0.55  # of the height
 
-    def __init__(self, width: int, height: int, fps: float) -> None:
-        self.label, self.given = "synthetic", ""
+    def __init__(self, width: int, height: int, fps: float, *, night: bool = False) -> None:
+        self.label, self.given = "night" if night else "synthetic", ""
+        self._light = np.array((0.45, 0.25, 0.2) if night else (1, 1, 1))
         self.width, self.height, self.fps = width, height, fps
         self._start: float | None = None
         self._slot = -1
@@ -1157,7 +1528,8 @@ class SyntheticSource:
             self._strips.append((top, bottom, 0.08 * 2**nearness, self._loop(ground)))
 
     def _loop(self, strip: npt.NDArray[Any]) -> Picture:
-        return np.concatenate([strip, strip[:, : self.width + 1]], axis=1).clip(0, 255).astype(np.uint8)
+        looped = np.concatenate([strip, strip[:, : self.width + 1]], axis=1)
+        return np.asarray(looped * self._light).clip(0, 255).astype(np.uint8)
 
     def draw(self, t: float) -> Picture:
         """Return the view at second `t`."""
@@ -1199,19 +1571,19 @@ class SyntheticSource:
         """Nothing was opened."""
 
 
-class ThreadedSource:
-    """A source whose reading blocks (camera, file, screen): a thread reads, the newest picture waits, older ones go."""
+Item = TypeVar("Item")
 
-    PATIENCE = 5.0  # seconds without a picture before the source counts as dead
 
-    def __init__(
-        self, label: str, pictures: Callable[[threading.Event], Generator[Picture]], width: int, height: int, fps: float
-    ) -> None:
-        self.label, self.given = label, ""
-        self.width, self.height, self.fps = width, height, fps
-        self._pictures = pictures
+class Reader(Generic[Item]):
+    """What blocks is read in a thread. The newest items wait, at most `keep` of them; older ones go."""
+
+    PATIENCE = 5.0  # seconds without an item before the device counts as dead
+
+    def __init__(self, label: str, items: Callable[[threading.Event], Generator[Item]], keep: int) -> None:
+        self.label = label
+        self._items = items
         self._loop = asyncio.get_running_loop()
-        self._newest: tuple[Picture, float] | None = None
+        self._newest: deque[Item] = deque(maxlen=keep)
         self._failure: CallError | None = None
         self._news = asyncio.Event()
         self._stop = threading.Event()
@@ -1219,31 +1591,24 @@ class ThreadedSource:
         self._thread.start()
 
     def _read(self) -> None:
-        due = None  # s: when the next picture may come; a source faster than --fps is thinned out
-        period = 1 / self.fps
         try:
-            with contextlib.closing(self._pictures(self._stop)) as pictures:
-                for picture in pictures:
-                    now = time.perf_counter()
+            with contextlib.closing(self._items(self._stop)) as items:
+                for item in items:
                     if self._stop.is_set():
                         return
-                    due = now if due is None else due
-                    if now >= due - period / 4:
-                        due = max(due, now - period) + period
-                        rows, columns = picture.shape[:2]
-                        self.given = f"{columns}x{rows}" if (columns, rows) != (self.width, self.height) else ""
-                        self._publish((fit(picture, self.width, self.height), now), None)
+                    self._publish([item], None)
         except CallError as error:
-            self._publish(None, error)
+            self._publish([], error)
         except cv2.error as error:
-            self._publish(None, CallError(f"{self.label} cannot be used ({error.err}): choose another source"))
+            self._publish([], CallError(f"{self.label} cannot be used ({error.err}): choose another source"))
 
-    def _publish(self, newest: tuple[Picture, float] | None, failure: CallError | None) -> None:
+    def _publish(self, items: list[Item], failure: CallError | None) -> None:
         def publish() -> None:
-            self._newest, self._failure = newest, failure
+            self._newest.extend(items)
+            self._failure = failure
             self._news.set()
 
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everyone who could want a picture
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everyone who could want an item
             self._loop.call_soon_threadsafe(publish)
 
     async def ready(self) -> None:
@@ -1251,19 +1616,45 @@ class ThreadedSource:
             async with asyncio.timeout(self.PATIENCE):
                 await self._news.wait()
         except TimeoutError as error:
-            raise CallError(f"{self.label} gave no picture for {self.PATIENCE:g} s: is it still connected?") from error
+            raise CallError(f"{self.label} gave nothing for {self.PATIENCE:g} s: is it still connected?") from error
         if self._failure:
             raise self._failure
 
-    async def next(self) -> tuple[Picture, float]:
+    async def next(self) -> Item:
         await self.ready()
-        self._news.clear()
-        assert self._newest is not None
-        return self._newest
+        item = self._newest.popleft()
+        if not self._newest:
+            self._news.clear()
+        return item
 
     def close(self) -> None:
         self._stop.set()
         self._thread.join(timeout=2)  # a driver that hangs in read() keeps its daemon thread, not the program
+
+
+class ThreadedSource(Reader[tuple[Picture, float]]):
+    """A source whose reading blocks (camera, file, screen). The newest picture wins."""
+
+    def __init__(
+        self, label: str, pictures: Callable[[threading.Event], Generator[Picture]], width: int, height: int, fps: float
+    ) -> None:
+        self.given = ""
+        self.width, self.height, self.fps = width, height, fps
+        self._pictures = pictures
+        super().__init__(label, self._fitted, keep=1)
+
+    def _fitted(self, stop: threading.Event) -> Generator[tuple[Picture, float]]:
+        due = None  # s: when the next picture may come; a source faster than --fps is thinned out
+        period = 1 / self.fps
+        with contextlib.closing(self._pictures(stop)) as pictures:
+            for picture in pictures:
+                now = time.perf_counter()
+                due = now if due is None else due
+                if now >= due - period / 4:
+                    due = max(due, now - period) + period
+                    rows, columns = picture.shape[:2]
+                    self.given = f"{columns}x{rows}" if (columns, rows) != (self.width, self.height) else ""
+                    yield fit(picture, self.width, self.height), now
 
 
 def fit(picture: Picture, width: int, height: int) -> Picture:
@@ -1376,9 +1767,9 @@ def screen_pictures(fps: float, stop: threading.Event) -> Generator[Picture]:
 
 
 def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Source:
-    """Return the source that --source names: synthetic, camera, camera:1, screen, or the path of a video file."""
-    if spec == "synthetic":
-        return SyntheticSource(width, height, fps)
+    """Return the source that --source names: synthetic, night, camera, camera:1, screen, or a video file's path."""
+    if spec in ("synthetic", "night"):
+        return SyntheticSource(width, height, fps, night=spec == "night")
     kind, _, number = spec.partition(":")
     loop = asyncio.get_running_loop()
 
@@ -1395,11 +1786,99 @@ def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Sou
     return ThreadedSource(spec, pictures, width, height, fps)
 
 
-# ---- 7  Looking: view, window, recorder ------------------------------------------------------------------------------
+class SoundSource(Protocol):
+    """Where pc1's sound comes from, in blocks of 20 ms."""
+
+    label: str
+
+    async def ready(self) -> None:
+        """Wait until there is sound. Raises CallError if there will be none."""
+
+    async def next(self) -> tuple[Samples, int]:
+        """Return the next BLOCK of samples, and the number of the first one since the beginning."""
+
+    def close(self) -> None:
+        """Release the device."""
+
+
+class ToneSource:
+    """The tone that orchestras tune to, swelling once a second so that a level meter moves."""
+
+    FREQUENCY = 440.0  # Hz
+
+    def __init__(self) -> None:
+        self.label = "tone"
+        self._start: float | None = None
+        self._slot = -1
+
+    async def ready(self) -> None:
+        """It always is."""
+
+    async def next(self) -> tuple[Samples, int]:
+        now = time.perf_counter()
+        self._start = self._start or now
+        self._slot = max(self._slot + 1, int((now - self._start) * SOUND_RATE / BLOCK))  # missed ones are skipped
+        await asyncio.sleep(self._start + self._slot * BLOCK / SOUND_RATE - now)
+        position = self._slot * BLOCK
+        t = (position + np.arange(BLOCK)) / SOUND_RATE
+        swell = 0.25 - 0.15 * np.cos(2 * np.pi * t)
+        return (32767 * swell * np.sin(2 * np.pi * self.FREQUENCY * t)).astype(np.int16), position
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+# What FFmpeg calls the microphone: format and name, by sys.platform.
+MICROPHONES = {"linux": ("alsa", "default"), "darwin": ("avfoundation", ":0")}
+
+
+def sound_blocks(spec: str, stop: threading.Event) -> Generator[tuple[Samples, int]]:
+    """Yield the sound of the microphone as it comes, or of a file at its own pace, from the start again at its end."""
+    live = spec == "mic"
+    if live and sys.platform not in MICROPHONES:
+        raise CallError("--audio mic is for Linux (ALSA) and macOS: use tone, or a sound file")
+    kind, name = MICROPHONES[sys.platform] if live else (None, spec)
+    began, position = time.perf_counter(), 0
+    while not stop.is_set():
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SOUND_RATE, frame_size=BLOCK)
+        before = position
+        try:
+            with av.open(name, format=kind) as container:
+                if not container.streams.audio:
+                    raise CallError(f"{spec} has no sound in it: give a file with sound")
+                for frame in container.decode(container.streams.audio[0]):
+                    frame.pts = None  # the samples are counted here
+                    for block in resampler.resample(frame):
+                        if not live:
+                            stop.wait(max(0.0, began + position / SOUND_RATE - time.perf_counter()))
+                        if stop.is_set():
+                            return
+                        yield block.to_ndarray()[0], position
+                        position += BLOCK
+        except (av.FFmpegError, OSError) as error:
+            if live:
+                raise CallError(f"no microphone ({error.strerror}): plug one in, or use --audio tone") from error
+            if not Path(spec).exists():
+                raise CallError(f"{spec} does not exist: give a sound file, tone or mic") from error
+            if position == before:
+                raise CallError(f"{spec} cannot be read ({error.strerror}): give a sound file that plays") from error
+        if position == before:
+            raise CallError(f"{spec} holds no sound that can be decoded: give a sound file that plays")
+
+
+def open_sound(spec: str) -> SoundSource:
+    """Return the source that --audio names: tone, mic, or the path of a file with sound."""
+    return ToneSource() if spec == "tone" else Reader(spec, functools.partial(sound_blocks, spec), keep=10)
+
+
+# ---- 8  Looking: view, window, recorder ------------------------------------------------------------------------------
 
 INK, PALE, FAINT, ACCENT = (240, 240, 240), (190, 190, 185), (130, 125, 120), (120, 210, 255)  # blue-green-red
 BACKGROUND = (38, 33, 30)
-KEYS = "c call · h hang up · n next source · g grey · s snapshot · q quit"
+KEYS = (
+    "c call · a accept · r reject · h/j hang up (left/right) · t third person · n next source · "
+    "o add sound · v mute picture · m mute sound · g grey · s snapshot · q quit"
+)
 
 
 class View:
@@ -1414,8 +1893,9 @@ class View:
         self.log = log
         self.grey = False
         self.message = ""  # shown above the log
+        self.phones: tuple[Phone, Phone] | None = None  # of the people on the left and on the right
         self.pane = max(self.size[0], 540)  # room for the captions
-        rows = self.TITLE + self.size[1] + (self.LINES + 4) * self.LINE + 2 * self.MARGIN
+        rows = self.TITLE + self.size[1] + (self.LINES + 5) * self.LINE + 2 * self.MARGIN
         columns = 2 * self.pane + 3 * self.MARGIN
         self.shape = (rows + rows % 2, columns + columns % 2, 3)  # even: it may be recorded
         self._font = cv2.FontFace("sans")
@@ -1432,8 +1912,12 @@ class View:
             end = self._text(canvas, title, (x, y - 10), INK, 19)
             pane = canvas[y : y + height, x : x + width]
             pane[:] = (55, 50, 46)
+            if self.phones:
+                self._text(canvas, str(self.phones[side]), (x, y + height + 2 * self.LINE), INK, 15)
             if live is None:
-                self._text(pane, "no call: press c", (14, height // 2), FAINT)
+                hints = {"idle": "press c to call", "calling": "it rings", "ringing": "press a to accept, r to reject"}
+                hint = hints.get(self.phones[side].state, "") if self.phones else ""
+                self._text(pane, hint, (14, height // 2), PALE, 18)
                 continue
             peer, picture = ((live.pc1, live.track.picture), (live.pc2, live.pc2.picture))[side]
             if picture is None:
@@ -1444,7 +1928,9 @@ class View:
             signalling, gathering, ice, connection = peer.states.values()
             states = f"signalling {signalling} · gathering {gathering} · ICE {ice} · connection {connection}"
             self._text(canvas, states, (x, y + height + self.LINE), PALE, 14)
-        x, y = self.MARGIN, self.corner(0)[1] + self.size[1] + 2 * self.LINE + 8
+            if live.sound:
+                self._draw_level(canvas, live.sound_meter, side)
+        x, y = self.MARGIN, self.corner(0)[1] + self.size[1] + 3 * self.LINE + 8
         self._text(canvas, self.message, (x, y), ACCENT)
         for row, event in enumerate(reversed([*itertools.islice(reversed(self.log.events), self.LINES)]), 1):
             for column, text in (
@@ -1458,6 +1944,15 @@ class View:
         self._text(canvas, KEYS, (x, self.shape[0] - self.MARGIN), INK, 15)
         return canvas
 
+    def _draw_level(self, canvas: Picture, meter: SoundMeter, side: int) -> None:
+        (x, y), (width, height) = self.corner(side), self.size
+        level, frequency = meter.levels[side], meter.frequency if side else None
+        bar = canvas[y : y + height, x + width + 4 : x + width + 12]
+        bar[:] = (55, 50, 46)
+        bar[round(height * min(1.0, level / -60)) :] = ACCENT  # from -60 dB at the bottom to full scale
+        heard = f"sound {level:.0f} dB" + (f", {frequency:.1f} Hz" if frequency else "")
+        self._text(canvas, heard, (x + self.pane - 150, y + height + 2 * self.LINE), ACCENT, 15)
+
     def _prepared(self, picture: Picture, *, grey: bool) -> Picture:
         if (picture.shape[1], picture.shape[0]) != self.size:
             picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
@@ -1468,7 +1963,8 @@ class View:
         if side == 0:
             source = call.track.source
             size = f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
-            return f"{source.label[-24:]}   " + (f"gives {source.given}, sent as {size}" if source.given else size)
+            given = f"gives {source.given}, sent as {size}" if source.given else size
+            return f"{source.label[-24:]}   {given}   {'muted' if call.track.muted else ''}"
         delay, rate = meter.recent
         if not rate:
             return call.codec
@@ -1571,7 +2067,8 @@ class Recorder:
 
     KINDS: ClassVar[dict[str, tuple[str, str, dict[str, str]]]] = {
         ".mkv": ("matroska", "libx264", {"cluster_time_limit": "200"}),
-        ".mp4": ("mp4", "libx264", {"movflags": "frag_every_frame+empty_moov+default_base_moof"}),
+        # A fragment each 0.1 s, in microseconds. One for each frame (frag_every_frame) spoils every fifth block of sound.
+        ".mp4": ("mp4", "libx264", {"movflags": "empty_moov+default_base_moof", "frag_duration": "100000"}),
         ".webm": ("webm", "libvpx", {"cluster_time_limit": "200"}),
     }
     CODECS: ClassVar[dict[str, dict[str, str]]] = {
@@ -1579,15 +2076,17 @@ class Recorder:
         "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "2M"},
     }
 
-    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], *, sound: bool = False) -> None:
         """`shape` is that of every picture. Raises CallError when the file cannot be written."""
         self.path = path
         self.dropped = 0
-        self._queue: queue.Queue[tuple[Picture, float] | None] = queue.Queue(maxsize=8)
+        self._queue: queue.Queue[tuple[Picture, float] | tuple[Samples, float] | None] = queue.Queue()
         self._failure: OSError | av.FFmpegError | None = None
         container, codec, options = self.KINDS[path.suffix.lower()]
         try:
-            self._file = av.open(str(path), "w", format=container, options={**options, "flush_packets": "1"})
+            # max_interleave_delta, in microseconds: how long a picture waits for the sound that belongs before it.
+            options = {**options, "flush_packets": "1", "max_interleave_delta": "200000"}
+            self._file = av.open(str(path), "w", format=container, options=options)
             stream = self._file.add_stream(codec, options=self.CODECS[codec])
             assert isinstance(stream, av.VideoStream)
             self._stream = stream
@@ -1595,6 +2094,7 @@ class Recorder:
             stream.pix_fmt = "yuv420p"
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
             stream.codec_context.gop_size = 30
+            self._sound = self._file.add_stream("libopus", rate=SOUND_RATE, layout="stereo") if sound else None
             self._file.start_encoding()
         except (OSError, av.FFmpegError) as error:
             raise self._trouble(error) from error
@@ -1603,31 +2103,46 @@ class Recorder:
 
     def write(self, picture: Picture, t: float) -> None:
         """Record a picture shown at second `t`. Raises CallError when the disk does not take it."""
+        self._put(picture, t, room=8)
+
+    def write_sound(self, samples: Samples, t: float) -> None:
+        """Record a block of sound heard at second `t`."""
+        if self._sound:
+            self._put(samples, t, room=200)
+
+    def _put(self, item: Picture | Samples, t: float, room: int) -> None:
         if self._failure:
             raise self._trouble(self._failure)
-        try:
-            self._queue.put_nowait((picture, t))
-        except queue.Full:
+        if self._queue.qsize() < room:
+            self._queue.put((item, t))
+        else:
             self.dropped += 1  # rather than hold up the call
 
     def close(self) -> None:
         """Write what is left and close the file. Raises CallError when the disk did not take it."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=2)
-        self._thread.join(timeout=3)
+        self._queue.put(None)
+        self._thread.join(timeout=5)
         if self._failure:
             raise self._trouble(self._failure)
 
     def _write(self) -> None:
-        last = -1
+        last, position = -1, 0
         try:
             while (item := self._queue.get()) is not None:
-                picture, t = item
-                frame = to_frame(picture)
-                frame.pts, frame.time_base = max(round(t * 1000), last + 1), Fraction(1, 1000)
-                last = frame.pts
-                self._file.mux(self._stream.encode(frame))
-            self._file.mux(self._stream.encode(None))
+                content, t = item
+                if content.ndim == 3:
+                    frame = to_frame(content)
+                    frame.pts, frame.time_base = max(round(t * 1000), last + 1), Fraction(1, 1000)
+                    last = frame.pts
+                    self._file.mux(self._stream.encode(frame))
+                elif self._sound:
+                    if t * SOUND_RATE > position + SOUND_RATE / 10:  # blocks come in bursts; this is a real gap
+                        position = round(t * SOUND_RATE)
+                    self._file.mux(self._sound.encode(to_sound_frame(content, position)))
+                    position += len(content)
+            for stream in (self._stream, self._sound):
+                if stream:
+                    self._file.mux(stream.encode(None))
             self._file.close()
         except (OSError, av.FFmpegError) as error:
             self._failure = error
@@ -1654,11 +2169,14 @@ def write_picture(path: Path, picture: Picture) -> None:
         raise CallError(f"{path} cannot be written ({error.strerror}): choose another place") from error
 
 
-# ---- 8  Session: keys, command line, exit status ---------------------------------------------------------------------
+# ---- 9  Session: keys, command line, exit status ---------------------------------------------------------------------
 
 
 class Session:
-    """What a user does with calls: see, step, hang up, call again, record. Holds what lives longer than one call."""
+    """What a user does with calls: see, step, hang up, call again, record. Holds what lives longer than one call.
+
+    The user plays all the people: Ann, whose call the program begins with, Ben, whom she calls, and Cem, the third.
+    """
 
     TICK = 1 / 30  # s between two views
 
@@ -1674,7 +2192,13 @@ class Session:
         self.seconds: float | None = options.seconds
         self.setup: asyncio.Task[None] | None = None
         self.switching: asyncio.Task[None] | None = None
-        self.sources = list(dict.fromkeys((options.source, "synthetic", "camera", "screen")))  # the first one is in use
+        self.room = Room(options.places)
+        self.ann, self.ben, self.cem = self.people = [
+            Phone(name, self.room, self._act, self.log) for name in ("Ann", "Ben", "Cem")
+        ]
+        self.ending = False  # the call is to be closed
+        # The first one is in use.
+        self.sources = list(dict.fromkeys((options.source, "synthetic", "night", "camera", "screen")))
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
         self.hurry = False  # --step: nobody can press Enter
         self.ended, self.interrupted = False, 0
@@ -1694,15 +2218,25 @@ class Session:
             self._open_view()
             if self.options.step:
                 self._read_enter()
-            self.dial()
+            await self._first_call()
             until = math.inf
             while not self.ended and self.log.now() < until:
                 await asyncio.sleep(self.TICK - self.log.now() % self.TICK)
                 await self._tick()
-                if until == math.inf and self.seconds is not None and self.call and self.call.meter.received:
+                started = self.call and self.call.meter.received and not self.view.message
+                if until == math.inf and self.seconds is not None and started:
                     until = self.log.now() + self.seconds
             if self.live:
                 await self.live.finish()
+            for phone in self.people:
+                if phone.state != "away":
+                    phone.press("leave")
+                    await asyncio.sleep(0)  # the others hear it
+        except CallError:
+            for phone in self.people:
+                if phone.state in ("connecting", "in call"):
+                    phone.media("failed")
+            raise
         finally:
             await self._close()
 
@@ -1722,40 +2256,85 @@ class Session:
             if path:
                 check_writable(path)
         if self.options.record:
-            self.recorder = Recorder(self.options.record, self.view.shape)
+            self.recorder = Recorder(self.options.record, self.view.shape, sound=bool(self.options.audio))
 
-    def dial(self) -> None:
-        """Begin a call, unless there is one."""
-        if self.setup is None:
+    async def _first_call(self) -> None:
+        """Ann and Ben enter the room, and she calls him. This once he accepts without a key."""
+        async with asyncio.timeout(PATIENCE["joining"]):
+            for phone in (self.ann, self.ben):
+                phone.press("join")
+            while "Ben" not in self.ann.people:
+                await asyncio.sleep(0)
+            self.ann.press("call", "Ben")
+            while self.ben.state != "ringing":
+                await asyncio.sleep(0)
+            self.ben.press("accept")
+
+    @property
+    def caller(self) -> Phone:
+        """Whose picture is on the left."""
+        return self.cem if self.cem.state in ("calling", "connecting", "in call") else self.ann
+
+    def _act(self, phone: Phone, action: str) -> None:
+        if action == "negotiate":
             self.go = asyncio.Semaphore(0)
-            self.setup = asyncio.create_task(self._set_up())
+            self.setup = asyncio.create_task(self._set_up(phone))
+        else:
+            self.ending = True  # the next tick closes the call; both people say so
 
-    async def _set_up(self) -> None:
+    async def _set_up(self, caller: Phone) -> None:
         o = self.options
         with contextlib.ExitStack() as stack:
             source = open_source(self.sources[0], o.width, o.height, o.fps, self.log)
             stack.callback(source.close)
             self.view.message = f"opening {source.label}"
             await source.ready()
-            stack.pop_all()  # from here on the call closes it
+            sound = open_sound(o.audio) if o.audio else None
+            if sound:
+                stack.callback(sound.close)
+                await sound.ready()
+            stack.pop_all()  # from here on the call closes them
         self.view.message = ""
         marker_bit = o.jitter_buffer == "marker"
-        self.call = Call(source, codec=o.codec, marker_bit=marker_bit, deadline=o.deadline, ice=o.ice, log=self.log)
-        await (self._step_through(self.call) if o.step else self.call.run())
+        self.call = call = Call(
+            source, codec=o.codec, marker_bit=marker_bit, deadline=o.deadline, ice=o.ice, log=self.log, sound=sound
+        )
+        if recorder := self.recorder:
+            call.sound_meter.on_block = lambda samples: recorder.write_sound(samples, self.log.now())
+        if o.step:
+            await self._step_through(call)
+        else:
+            await call.run()
+        for phone in (caller, self.ben):
+            phone.media("connected")
 
-    async def hang_up(self) -> None:
-        """End the call; the session goes on."""
+    async def _end_call(self) -> None:
+        self.ending = False
         await self._drop_setup()
         if call := self.live:
-            await call.hang_up()
+            await call.close()
             self.console.line(f"hung up: {call.meter!r}")
 
-    def next_source(self) -> None:
-        """Begin to switch the running call to the next source that works."""
+    def _change(self, change: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
+        """Begin to change the running call, unless it is being changed."""
         if self.live and self.live.first_frame_after and self.switching is None:
-            self.switching = asyncio.create_task(self._switch(self.live))
+            self.switching = asyncio.create_task(change(self.live))
+            self.switching.add_done_callback(self._changed)
 
-    async def _switch(self, call: Call) -> None:
+    def _changed(self, task: asyncio.Task[None]) -> None:
+        self.switching = None
+
+    async def _add_sound(self, call: Call) -> None:
+        if self.recorder and not self.options.audio:
+            self.log("recorder", "note", "a recording with sound has to begin with --audio; this one stays silent")
+        if call.sound is None:
+            try:
+                await call.run(call.steps_to_add_sound(ToneSource()))
+            except CallError as error:
+                self.log("call", "sound not added", str(error))
+
+    async def _next_source(self, call: Call) -> None:
+        """Switch to the next source that works."""
         o = self.options
         for spec in self.sources[1:]:
             try:
@@ -1766,18 +2345,27 @@ class Session:
                 place = self.sources.index(spec)
                 self.sources = self.sources[place:] + self.sources[:place]
                 break
-        self.switching = None
 
     async def key(self, key: str) -> None:
         """Do what a key of the window stands for (KEYS)."""
+        presses = {
+            "c": functools.partial(self.ann.press, "call", "Ben"),
+            "a": functools.partial(self.ben.press, "accept"),
+            "r": functools.partial(self.ben.press, "reject"),
+            "h": functools.partial(self.caller.press, "hang up"),
+            "j": functools.partial(self.ben.press, "hang up"),
+            # The third person's first key is to come in; the next ones call.
+            "t": functools.partial(self.cem.press, *(("join",) if self.cem.state == "away" else ("call", "Ben"))),
+            "n": functools.partial(self._change, self._next_source),
+            "o": functools.partial(self._change, self._add_sound),
+        }
         if key in ("q", "\x1b"):
             self.ended = True
-        elif key == "c":
-            self.dial()
-        elif key == "h":
-            await self.hang_up()
-        elif key == "n":
-            self.next_source()
+        elif key in presses:
+            presses[key]()
+        elif key in ("v", "m"):
+            if self.live:
+                self.live.mute(self.live.track if key == "v" else self.live.sound)
         elif key == "g":
             self.view.grey = not self.view.grey
         elif key == "s":
@@ -1788,12 +2376,16 @@ class Session:
             self.go.release()
 
     async def _tick(self) -> None:
+        if self.ending:
+            await self._end_call()
+        if self.setup is None or self.setup.done():  # a call that is being set up has a deadline of its own
+            for phone in self.people:
+                phone.wait(self.TICK)
         if self.setup and self.setup.done():
             self.setup.result()
         if (call := self.live) and call.connected_after is not None:
             await call.check()
-            if call.hung_up:
-                await self.hang_up()
+        self.view.phones = (self.caller, self.ben)
         if self.window or self.recorder:
             canvas = self.view.draw(self.live)
             if self.recorder:
@@ -1809,6 +2401,10 @@ class Session:
 
     async def _step_through(self, call: Call) -> None:
         steps = call.steps
+        other = SyntheticSource(self.options.width, self.options.height, self.options.fps, night=True)
+        steps.append(Step("pc1", "replaceTrack", functools.partial(call.switch, other)))
+        if call.sound is None:
+            steps += call.steps_to_add_sound(ToneSource())
         for number, step in enumerate(steps, 1):
             title = f"Step {number} of {len(steps)}: {step.who} {step.what}"
             why = textwrap.fill(step.why, 100, initial_indent="  ", subsequent_indent="  ")
@@ -1911,6 +2507,7 @@ class Session:
             "received_fps": round(meter.received_fps, 2),
             "bitrate_kbps": round(call.bytes_sent * 8 / span / 1000, 1) if call and span else 0.0,
             "packets_lost": call.packets_lost if call else 0,
+            "sound": None if call is None or call.sound is None else call.sound_meter.as_dict(),
             "selected_pair": (call.selected_pair if call else Pair())._asdict(),
             "log": [event.as_dict() for event in self.log.events],
         }
@@ -1982,7 +2579,9 @@ def source(text: str) -> str:
     """Return what --source names, once it can be a source."""
     kind, colon, number = text.partition(":")
     if not text or (kind == "camera" and colon and not (number.isdecimal() and len(number) < 4)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no source: write synthetic, camera, camera:1, screen, or a file")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no source: write synthetic, night, camera, camera:1, screen, or a file"
+        )
     return text
 
 
@@ -2020,7 +2619,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--source",
         type=source,
         default="synthetic",
-        help="synthetic (default), camera, camera:1, screen, or a video file",
+        help="synthetic (default), night, camera, camera:1, screen, or a video file",
+    )
+    add(
+        "--audio", metavar="tone|mic|FILE", help="send sound as well; none by default. It is measured, not played aloud"
     )
     add("--size", type=size, default=(640, 480), metavar="WxH", help="size of the picture, 640x480 by default")
     add(
@@ -2056,6 +2658,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=[],
         metavar="URI",
         help="a stun: or turn: URI; repeatable",
+    )
+    add(
+        "--places",
+        type=int,
+        choices=(2, 3),
+        default=3,
+        metavar="N",
+        help="places in the room, 3 by default; with 2 the third person finds it full",
     )
     add("--ice-user", metavar="NAME", help="user at the TURN server; its password comes from LOOPBACK_ICE_PASSWORD")
     add("--relay-only", action="store_true", help="use relayed candidates only")

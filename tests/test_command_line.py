@@ -172,6 +172,7 @@ def test_json_is_one_object_with_every_measurement(codec: str, tmp_path: Path) -
         "frames": ["misread", "received", "sent"],
         "selected_pair": ["local", "remote"],
     }
+    assert found.pop("sound") is None
     plain = {"source": "synthetic", "width": 320, "height": 240, "fps": 30, "codec": codec, "packets_lost": 0}
     assert {name: found[name] for name in plain} == plain
     assert set(found) == {*plain, *nested, "received_fps", "bitrate_kbps", "log"}
@@ -423,10 +424,13 @@ def test_help_names_every_option_and_key(tmp_path: Path) -> None:
         "record",
         "json",
         "deadline",
+        "audio",
+        "places",
     ):
         assert f"--{option}" in ended.stdout
     assert all(
-        key in " ".join(ended.stdout.split()) for key in ("c call", "h hang up", "g grey", "s snapshot", "q quit")
+        key in " ".join(ended.stdout.split())
+        for key in ("c call", "a accept", "h/j hang up", "v mute picture", "s snapshot", "q quit")
     )
 
 
@@ -527,7 +531,7 @@ def test_impatient_ctrl_c_ctrl_c(pause: float, tmp_path: Path) -> None:
 
 # ---- One step at a time
 
-STEPS = 15
+STEPS = 25  # the fifteen of the call, one for another source, nine that add sound
 
 
 @pytest.mark.parametrize("stdin", ["lines", "ended", "closed"])
@@ -567,7 +571,7 @@ def test_step_waits_for_enter(tmp_path: Path) -> None:
         process.stdin.close()  # goes on by itself from here
         process.stdin = None
         read_until(process, f"Step {STEPS} of")
-        read_until(process, "first picture")
+        read_until(process, "signalingState have-local-offer → stable")
         interrupt(process)
 
 

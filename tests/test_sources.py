@@ -374,7 +374,7 @@ def test_camera_that_hangs_is_named(
     arguments = ["--source", "camera:77", "--view", "none", "--size", "320x240", "--seconds", "20"]
     assert loopback.main(arguments) == 1
     errors = capfd.readouterr().err
-    assert errors.startswith("loopback: camera:77 gave no picture")
+    assert errors.startswith("loopback: camera:77 gave nothing")
     assert errors.count("\n") == 1
 
 

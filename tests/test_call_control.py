@@ -1,0 +1,406 @@
+"""Call control: the table holds in every state, and both ends agree in the end whatever the network does."""
+
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
+
+import asyncio
+import copy
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import run
+
+from loopback import CALL_CONTROL, CALL_MESSAGES, PATIENCE, Log, Phone, Room
+
+STATES = ("away", "joining", "idle", "calling", "ringing", "connecting", "in call")
+
+
+# ---- The table -------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_speaks_of_states_and_messages_that_exist() -> None:
+    assert {state for state, _ in CALL_CONTROL} == set(STATES)
+    assert {state for state, _ in CALL_CONTROL.values()} == set(STATES)
+    assert set(PATIENCE) < set(STATES)
+    for _, event in CALL_CONTROL:
+        verb, _, rest = event.partition(" ")
+        kinds = CALL_MESSAGES if verb == "hear" else {"call", "accept", "reject", "join", "leave", "hang", "connected"}
+        assert event == "time-out" or any(word in kinds for word in rest.split()) or rest == "failed", event
+    for _, does in CALL_CONTROL.values():
+        for action in does:
+            verb, _, kind = action.partition(" ")
+            assert (verb in ("send", "reply") and kind in CALL_MESSAGES) or action in ("take", "negotiate", "close")
+
+
+def test_no_state_is_without_a_way_out() -> None:
+    for state in set(STATES) - {"away", "idle"}:
+        ends = [event for (now, event), (then, _) in CALL_CONTROL.items() if now == state and then in ("idle", "away")]
+        assert state == "joining" or "hear left" in ends
+        assert {"time-out", "media failed"} & set(ends), "nothing ends it when the other side is silent"
+
+
+class Quiet:
+    """A network that carries nothing, and keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+
+    def enter(self, hear: Callable[[str], None]) -> Callable[[str], None]:
+        return lambda text: self.said.append(json.loads(text))
+
+
+def phone_in(state: str) -> tuple[Phone, Quiet, list[str], Log]:
+    """Return Ann's phone in a state, her call with Ben being number 1."""
+    network, acts, log = Quiet(), [], Log()
+    phone = Phone("Ann", network, lambda phone, what: acts.append(what), log)  # type: ignore[arg-type]
+    phone.state, phone.people = state, ["Ben", "Cem"]
+    if state not in ("away", "joining", "idle"):
+        phone.other, phone.call = "Ben", "1"
+    return phone, network, acts, log
+
+
+PRESSES = ("join", "call", "accept", "reject", "hang up", "leave")
+HAPPENINGS = [
+    *(("press", what, "Ben", "") for what in PRESSES),
+    *(("media", what, "", "") for what in ("connected", "failed")),
+    ("time-out", "", "", ""),
+    # a message, from whom, about which call: the present one, another one of Ben's, one of a third
+    *(("hear", kind, *whom) for kind in CALL_MESSAGES for whom in (("Ben", "1"), ("Ben", "2"), ("Cem", "3"))),
+]
+
+
+def do(phone: Phone, verb: str, what: str, who: str, call: str) -> None:
+    """Make it happen as it does in a program."""
+    if verb == "press":
+        phone.press(what, who)
+    elif verb == "media":
+        phone.media(what)
+    elif verb == "time-out":
+        phone.wait(1000)
+    else:
+        phone.hear(json.dumps({"type": what, "from": who, "to": "Ann", "call": call, "people": ["Ben"]}))
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("happening", HAPPENINGS, ids=lambda happening: " ".join(happening).strip())
+def test_everything_in_every_state_moves_the_call_or_is_refused_by_name(
+    state: str, happening: tuple[str, str, str, str]
+) -> None:
+    phone, network, acts, log = phone_in(state)
+    do(phone, *happening)
+    verb, what, who, call = happening
+    told = [entry.what for entry in log.events if not entry.what.startswith("send")]
+    if not told:
+        assert verb == "time-out"
+        assert state not in PATIENCE  # no time runs there
+        return
+    assert len(told) == 1
+    assert what in told[0]
+    if (state, told[0]) not in CALL_CONTROL:
+        assert told[0].startswith(("refused", "hear that "))  # the latter is news of a third person
+        assert (phone.state, network.said, acts) == (state, [], [])
+        return
+    then, does = CALL_CONTROL[state, told[0]]
+    assert phone.state == then
+    done = [f"send {message['type']}" for message in network.said] + acts
+    assert sorted(done) == sorted(act.replace("reply", "send") for act in does if act != "take")
+    for message in network.said:
+        if f"reply {message['type']}" in does or "take" in does:
+            assert message["to"] == who
+            assert message["call"] == call or verb == "press"
+        elif message["type"] not in ("join", "leave"):
+            assert (message["to"], message["call"]) == ("Ben", "1")
+    assert (phone.other == "") == (phone.state in ("away", "idle", "joining"))
+
+
+def test_every_row_of_the_table_can_happen() -> None:
+    happened = set()
+    for name, state, happening in itertools.product(("Ann", "Zoe"), STATES, HAPPENINGS):
+        phone, _, _, log = phone_in(state)
+        phone.name = name
+        do(phone, *happening)
+        happened |= {(state, entry.what) for entry in log.events}
+    assert set(CALL_CONTROL) - happened == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"type": "call"}', '{"type": "offer", "sdp": ""}', '{"type": "dance"}']
+)
+def test_what_is_no_message_is_refused(text: str) -> None:
+    phone, network, _, log = phone_in("idle")
+    phone.hear(text)
+    assert (phone.state, network.said) == ("idle", [])
+    assert [event.what for event in log.events] == ["refused message"]
+
+
+DEPTH = 8  # events, all orders of them
+
+# ---- Every order of events -------------------------------------------------------------------------------------------
+
+
+class NoLog:
+    def __call__(self, *_: str) -> None:
+        """Keep nothing: there are many thousand worlds."""
+
+
+class World:
+    """Two phones and the words under way between them. It can be copied, and compared by `key`."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, list[dict[str, Any]]] = {"Ann": [], "Ben": []}  # to
+        self.phones = {name: Phone(name, Entrance(self), Act(), NoLog()) for name in ("Ann", "Ben")}  # type: ignore[arg-type]
+        for name, phone in self.phones.items():
+            phone.state, phone.people = "idle", [self.other(name)]
+        self.numbers = 0
+
+    @staticmethod
+    def other(name: str) -> str:
+        return "Ben" if name == "Ann" else "Ann"
+
+    @property
+    def key(self) -> str:
+        """The same for two worlds that differ only in the numbers of their calls."""
+        numbers: dict[str, int] = {"": 0}
+
+        def same(call: str) -> int:
+            return numbers.setdefault(call, len(numbers))
+
+        phones = [
+            (phone.state, phone.other, same(phone.call), sorted(same(call) for call in phone._heard))
+            for phone in self.phones.values()
+        ]
+        words = [[(word["type"], same(word.get("call", ""))) for word in queue] for queue in self.queues.values()]
+        return repr((phones, words))
+
+    def deliver(self, name: str) -> None:
+        self.phones[name].hear(json.dumps(self.queues[name].pop(0)))
+
+    @property
+    def one_call(self) -> bool:
+        """Whether both are in, or on their way into, the same call."""
+        ann, ben = self.phones["Ann"], self.phones["Ben"]
+        return ann.call == ben.call != "" and {ann.state, ben.state} <= {"connecting", "in call"}
+
+    def choices(self) -> Iterator[Callable[["World"], None]]:
+        """Give everything that may happen next."""
+        for name, phone in self.phones.items():
+            for state, event in CALL_CONTROL:
+                if state == phone.state and event.startswith("press"):
+                    yield lambda world, name=name, event=event: do_in(world, name, event)
+            if phone.state in PATIENCE:
+                yield lambda world, name=name: world.phones[name].wait(1000)
+            if phone.state == "connecting" and self.one_call:
+                yield lambda world, name=name: world.phones[name].media("connected")
+            if phone.state == "in call" and not self.one_call:
+                yield lambda world, name=name: world.phones[name].media("failed")
+            if queue := self.queues[name]:
+                yield lambda world, name=name: world.deliver(name)
+                if queue[0]["type"] != "left":  # that is the room's word, which does not get lost
+                    yield lambda world, name=name: world.queues[name].pop(0) and None
+                    if len(queue) < 4:
+                        yield lambda world, name=name: world.queues[name].insert(0, world.queues[name][0])
+
+    def settle(self) -> None:
+        """Let everything arrive and all time run out, until nothing happens any more."""
+        for _ in range(100):
+            before = self.key
+            while waiting := [name for name, queue in self.queues.items() if queue]:
+                self.deliver(waiting[0])
+            for phone in self.phones.values():
+                if phone.state == "connecting" and self.one_call:
+                    phone.media("connected")
+                elif phone.state == "in call" and not self.one_call:
+                    phone.media("failed")
+                elif phone.state in PATIENCE:
+                    phone.wait(1000)
+            if self.key == before:
+                return
+        raise AssertionError("it never comes to rest")
+
+
+class Entrance:
+    """The way of one phone to the other."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def enter(self, hear: Any) -> "Entrance":
+        return Entrance(self.world)
+
+    def __call__(self, text: str) -> None:
+        word = json.loads(text)
+        if word["type"] == "leave":
+            word["type"] = "left"
+        self.world.queues[World.other(word["from"])].append(word)
+
+
+class Act:
+    def __call__(self, phone: Phone, what: str) -> None:
+        """The media are the world's business."""
+
+
+def do_in(world: World, name: str, event: str) -> None:
+    phone = world.phones[name]
+    phone.press(event.removeprefix("press "), World.other(name))
+
+
+def test_both_ends_agree_in_the_end_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count(1)
+    monkeypatch.setattr(loopback.secrets, "token_hex", lambda _: str(next(numbers)))
+    worlds, known = [World()], set()
+    ends: set[tuple[str, str]] = set()
+    for _ in range(DEPTH):
+        after = []
+        for world in worlds:
+            for choice in world.choices():
+                new = copy.deepcopy(world)
+                choice(new)
+                if new.key not in known:
+                    known.add(new.key)
+                    after.append(new)
+                    rest = copy.deepcopy(new)
+                    rest.settle()
+                    ann, ben = rest.phones.values()
+                    ends.add((ann.state, ben.state))
+                    in_call = ann.state == ben.state == "in call"
+                    assert in_call or {ann.state, ben.state} <= {"idle", "away"}, new.key
+                    assert not in_call or (ann.call == ben.call and (ann.other, ben.other) == ("Ben", "Ann"))
+        worlds = after
+    assert ("in call", "in call") in ends
+    assert len(known) > 20_000
+
+
+def test_crossing_calls_become_one() -> None:
+    world = World()
+    ann, ben = world.phones.values()
+    ann.press("call", "Ben")
+    ben.press("call", "Ann")
+    world.settle()
+    assert (ann.state, ben.state) == ("in call", "in call")
+    assert ann.call == ben.call
+
+
+# ---- The room --------------------------------------------------------------------------------------------------------
+
+
+def in_room(places: int, *names: str) -> tuple[list[Phone], Log]:
+    """Return the phones of people who have asked to come in."""
+    log, room = Log(), Room(places)
+    phones = [Phone(name, room, lambda phone, what: None, log) for name in names]
+    for phone in phones:
+        phone.press("join")
+    return phones, log
+
+
+async def quiet() -> None:
+    """Let every word arrive."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_the_people_of_a_room_know_one_another() -> None:
+    async def scenario() -> None:
+        (ann, ben, cem), _ = in_room(3, "Ann", "Ben", "Cem")
+        await quiet()
+        assert [sorted(phone.people) for phone in (ann, ben, cem)] == [["Ben", "Cem"], ["Ann", "Cem"], ["Ann", "Ben"]]
+        ben.press("leave")
+        await quiet()
+        assert (ann.people, ben.state, cem.people) == (["Cem"], "away", ["Ann"])
+        ann.press("call", "Ben")
+        assert ann.state == "idle", "he is not there"
+
+    run(scenario())
+
+
+def test_a_room_of_two_is_full_for_the_third_until_somebody_leaves() -> None:
+    async def scenario() -> None:
+        (ann, ben, cem), log = in_room(2, "Ann", "Ben", "Cem")
+        await quiet()
+        assert [phone.state for phone in (ann, ben, cem)] == ["idle", "idle", "away"]
+        assert [event.what for event in log.events if event.who == "Cem"] == ["press join", "send join", "hear full"]
+        assert str(cem) == "Cem: away (full)"
+        ann.press("leave")
+        await quiet()
+        cem.press("join")
+        await quiet()
+        assert (cem.state, cem.people, ben.people) == ("idle", ["Ben"], ["Cem"])
+
+    run(scenario())
+
+
+def test_a_name_belongs_to_one() -> None:
+    async def scenario() -> None:
+        (one, other), _ = in_room(3, "Ann", "Ann")
+        await quiet()
+        assert (one.state, other.state) == ("idle", "away")
+        assert str(other) == "Ann: away (taken)"
+
+    run(scenario())
+
+
+def test_who_calls_someone_in_a_call_gets_busy_and_after_the_call_succeeds() -> None:
+    async def scenario() -> None:
+        (ann, ben, cem), _ = in_room(3, "Ann", "Ben", "Cem")
+        await quiet()
+        ann.press("call", "Ben")
+        await quiet()
+        assert (str(ann), str(ben)) == ("Ann: calling Ben", "Ben: ringing: Ann calls")
+        cem.press("call", "Ben")  # while it rings already
+        await quiet()
+        assert str(cem) == "Cem: idle (busy)"
+        ben.press("accept")
+        await quiet()
+        ann.media("connected")
+        ben.media("connected")
+        cem.press("call", "Ann")
+        await quiet()
+        assert [str(phone) for phone in (ann, ben, cem)] == [
+            "Ann: in call with Ben",
+            "Ben: in call with Ann",
+            "Cem: idle (busy)",
+        ]
+        ben.press("hang up")
+        await quiet()
+        assert (str(ann), str(ben)) == ("Ann: idle (bye)", "Ben: idle (hang up)")
+        cem.press("call", "Ben")
+        await quiet()
+        ben.press("reject")
+        await quiet()
+        assert str(cem) == "Cem: idle (reject)"
+        cem.press("call", "Ben")
+        await quiet()
+        ben.press("accept")
+        await quiet()
+        assert (cem.state, ben.state, cem.call) == ("connecting", "connecting", ben.call)
+
+    run(scenario())
+
+
+def test_whoever_leaves_in_the_middle_is_missed() -> None:
+    async def scenario() -> None:
+        (ann, ben), _ = in_room(2, "Ann", "Ben")
+        await quiet()
+        ann.press("call", "Ben")
+        await quiet()
+        ben.press("leave")
+        await quiet()
+        assert (ann.state, ben.state, ann.people) == ("idle", "away", [])
+
+    run(scenario())
+
+
+def test_nobody_answers() -> None:
+    async def scenario() -> None:
+        (ann, ben), _ = in_room(2, "Ann", "Ben")
+        await quiet()
+        ann.press("call", "Ben")
+        await quiet()
+        ann.wait(PATIENCE["calling"])
+        assert ann.state == "calling"
+        ann.wait(0.1)
+        await quiet()
+        assert (str(ann), str(ben)) == ("Ann: idle (no answer)", "Ben: idle (cancel)")
+
+    run(scenario())
