@@ -1,19 +1,20 @@
 """A whole WebRTC call in one process, laid open.
 
-Two aiortc peers, pc1 and pc2, live in this one process. pc1 has a camera (or a test picture); pc2 has a
-screen. They share nothing: every word between them is a JSON text through a channel, and every picture is a few
-encrypted UDP datagrams over 127.0.0.1. Both pictures are shown side by side.
+Two aiortc peers, pc1 and pc2, live in this one process. pc1 has a camera (or a test picture), and sound if asked;
+pc2 has a screen. They share nothing: every word between them is a JSON text through a channel, and every picture is
+a few encrypted UDP datagrams over 127.0.0.1. Both pictures are shown side by side.
 
     python loopback.py                  two moving pictures, every step on the terminal
     python loopback.py --step           the same call, one step at a time, each one explained
     python loopback.py --help           sources, codecs, recording, JSON, STUN and TURN
 
-Map: the file reads from top to bottom, and whoever stops after part 4 has read the whole negotiation.
+Map: the file reads from top to bottom. Whoever stops after part 4 has read the whole negotiation.
 
-    1  The log          what happened, on one clock             5  Pictures    the track, time code, delay
-    2  Signalling       the words that cross, and their channel  6  Sources     test picture, camera, file, screen
-    3  A peer           one RTCPeerConnection and its steps     7  Looking     side-by-side view, window, recorder
-    4  A call           the steps in order, deadline, end       8  Session     keys, command line, exit status
+    1  The log         what happened, on one clock            5  Call control  ringing, busy: this is not WebRTC
+    2  Signalling      the words that cross, and how          6  Pictures      time code, delay; sound and its level
+    3  A peer          one RTCPeerConnection and its steps    7  Sources       test picture, camera, screen, file, tone
+    4  A call          the steps in order, deadline, end      8  Looking       side-by-side view, window, recorder
+                                                              9  Session       keys, command line, exit status
 
 Dictionary
 
@@ -33,8 +34,9 @@ Dictionary
                   picture that needs no earlier one (PLI), for another bit rate (RFC 3550, RFC 4585)
     jitter buffer where the receiver puts packets back in order until a frame is whole
 
-Left out: sound, a signalling server, and what a browser has but aiortc has not: candidates that are sent while
-others are still being gathered (trickle ICE, RFC 8838), VP9, AV1, simulcast. Comments say where else they differ.
+Left out: loudspeakers (the sound that arrives would howl into the microphone; it is measured, shown and recorded
+instead), a signalling server, and what a browser has but aiortc has not: candidates that are sent while others are
+still being gathered (trickle ICE, RFC 8838), VP9, AV1, simulcast. Comments say where else they differ.
 """
 
 from __future__ import annotations
@@ -970,7 +972,7 @@ class Call:
 # ---- 5  Call control: who calls whom. This is not WebRTC -------------------------------------------------------------
 #
 # WebRTC begins when both people want to talk. How they find each other, ring, accept or refuse is no part of it: every
-# program makes up its own way. This is one, as a table. Parts 1 to 4 know nothing of it, and it knows nothing of them.
+# program makes up its own way. This is one, as a table. Parts 3 and 4 know nothing of it, and it knows nothing of them.
 
 SPOKEN: dict[str, type] = {
     "from": str,
@@ -1876,8 +1878,8 @@ def open_sound(spec: str) -> SoundSource:
 INK, PALE, FAINT, ACCENT = (240, 240, 240), (190, 190, 185), (130, 125, 120), (120, 210, 255)  # blue-green-red
 BACKGROUND = (38, 33, 30)
 KEYS = (
-    "c call · a accept · r reject · h/j hang up (left/right) · t third person · n next source · "
-    "o add sound · v mute picture · m mute sound · g grey · s snapshot · q quit"
+    "c call · a accept · r reject · h/j hang up (left/right) · t third person · n next source · o add sound · "
+    "v/m mute picture/sound · g grey · s snapshot · q quit"
 )
 
 
@@ -1913,7 +1915,9 @@ class View:
             pane = canvas[y : y + height, x : x + width]
             pane[:] = (55, 50, 46)
             if self.phones:
-                self._text(canvas, str(self.phones[side]), (x, y + height + 2 * self.LINE), INK, 15)
+                phone = self.phones[side]
+                seen = f"   in the room: {', '.join(phone.people) or 'nobody'}" if phone.state == "idle" else ""
+                self._text(canvas, f"{phone}{seen}", (x, y + height + 2 * self.LINE), INK, 15)
             if live is None:
                 hints = {"idle": "press c to call", "calling": "it rings", "ringing": "press a to accept, r to reject"}
                 hint = hints.get(self.phones[side].state, "") if self.phones else ""
@@ -1951,7 +1955,7 @@ class View:
         bar[:] = (55, 50, 46)
         bar[round(height * min(1.0, level / -60)) :] = ACCENT  # from -60 dB at the bottom to full scale
         heard = f"sound {level:.0f} dB" + (f", {frequency:.1f} Hz" if frequency else "")
-        self._text(canvas, heard, (x + self.pane - 150, y + height + 2 * self.LINE), ACCENT, 15)
+        self._text(canvas, heard, (x + self.pane - 170, y + height + 2 * self.LINE), ACCENT, 15)
 
     def _prepared(self, picture: Picture, *, grey: bool) -> Picture:
         if (picture.shape[1], picture.shape[0]) != self.size:
@@ -2067,7 +2071,7 @@ class Recorder:
 
     KINDS: ClassVar[dict[str, tuple[str, str, dict[str, str]]]] = {
         ".mkv": ("matroska", "libx264", {"cluster_time_limit": "200"}),
-        # A fragment each 0.1 s, in microseconds. One for each frame (frag_every_frame) spoils every fifth block of sound.
+        # A fragment each 0.1 s, in microseconds. One for each frame would spoil every fifth block of sound.
         ".mp4": ("mp4", "libx264", {"movflags": "empty_moov+default_base_moof", "frag_duration": "100000"}),
         ".webm": ("webm", "libvpx", {"cluster_time_limit": "200"}),
     }
@@ -2615,42 +2619,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         epilog=f"Keys in the window: {KEYS}",
     )
     add = parser.add_argument
+    rate, seconds, wait = number_between(1, 60), number_between(0.1, 86400), number_between(0.1, 600)
     add(
         "--source",
         type=source,
         default="synthetic",
-        help="synthetic (default), night, camera, camera:1, screen, or a video file",
+        help="synthetic (default), night, camera, camera:1, screen, a file",
     )
-    add(
-        "--audio", metavar="tone|mic|FILE", help="send sound as well; none by default. It is measured, not played aloud"
-    )
+    add("--audio", metavar="tone|mic|FILE", help="send sound too; it is measured, and not played aloud: it would howl")
     add("--size", type=size, default=(640, 480), metavar="WxH", help="size of the picture, 640x480 by default")
-    add(
-        "--fps", type=number_between(1, 60), default=30.0, metavar="N", help="pictures a second, 1 to 60, 30 by default"
-    )
+    add("--fps", type=rate, default=30.0, metavar="N", help="pictures a second, 1 to 60, 30 by default")
     add("--codec", type=str.upper, choices=("VP8", "H264"), default="VP8", help="VP8 by default")
     add("--view", choices=("auto", "window", "none"), default="auto", help="auto: a window where there is a display")
-    add(
-        "--seconds",
-        type=number_between(0.1, 86400),
-        metavar="S",
-        help="end after S seconds; without a window, 5 by default",
-    )
+    add("--seconds", type=seconds, metavar="S", help="end after S seconds; without a window, 5 by default")
     add("--step", action="store_true", help="one step at a time: explain it, wait for Enter, show what it changed")
     add(
         "--snapshot", type=path_with(".png", ".jpg"), metavar="FILE", help="write the view to a .png or .jpg at the end"
     )
     add("--record", type=path_with(*Recorder.KINDS), metavar="FILE", help="record the view to a .mkv, .mp4 or .webm")
-    add(
-        "--json", action="store_true", help="print the measurements as one JSON object; all else goes to standard error"
-    )
-    add(
-        "--deadline",
-        type=number_between(0.1, 600),
-        default=5.0,
-        metavar="S",
-        help="give up when there is no picture after S seconds (5)",
-    )
+    add("--json", action="store_true", help="print the measurements as one JSON object; all else to standard error")
+    add("--deadline", type=wait, default=5.0, metavar="S", help="give up without a picture after S seconds (5)")
+    add("--places", type=int, choices=(2, 3), default=3, help="in the room; with 2 the third person finds it full")
     add(
         "--ice-server",
         type=ice_server,
@@ -2659,22 +2648,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="URI",
         help="a stun: or turn: URI; repeatable",
     )
-    add(
-        "--places",
-        type=int,
-        choices=(2, 3),
-        default=3,
-        metavar="N",
-        help="places in the room, 3 by default; with 2 the third person finds it full",
-    )
-    add("--ice-user", metavar="NAME", help="user at the TURN server; its password comes from LOOPBACK_ICE_PASSWORD")
+    add("--ice-user", metavar="NAME", help="user at the TURN server; the password comes from LOOPBACK_ICE_PASSWORD")
     add("--relay-only", action="store_true", help="use relayed candidates only")
-    add(
-        "--jitter-buffer",
-        choices=("marker", "stock"),
-        default="marker",
-        help="marker: a frame is complete with its last packet; stock: aiortc's own, one frame later",
-    )
+    buffers = "marker: a frame is complete with its last packet; stock: aiortc's own, one frame later"
+    add("--jitter-buffer", choices=("marker", "stock"), default="marker", help=buffers)
     options = parser.parse_args(arguments)
     options.width, options.height = options.size
     password = os.environ.get("LOOPBACK_ICE_PASSWORD")  # an argument would show in the list of processes

@@ -4,6 +4,7 @@ Prints medians and ratios from one run in which the variants take turns, for fig
 Every variant carries the same pictures at 30 a second:
 
     loopback     this program
+    with sound   this program with --audio tone
     stock        the same with aiortc's own jitter buffer
     codec        convert, encode, decode, convert, and no network; the codec called as aiortc calls it, in threads
     one thread   the same without the threads: each hand-over costs some 0.3 ms, which aiortc does not let us save
@@ -47,9 +48,10 @@ class Figures:
     first_frame: float | None = None  # s from making the peers
 
 
-async def call(size: tuple[int, int], seconds: float, *, marker_bit: bool) -> Figures:
+async def call(size: tuple[int, int], seconds: float, *, marker_bit: bool = True, sound: bool = False) -> Figures:
     """Measure a whole call."""
-    one = loopback.Call(loopback.SyntheticSource(*size, FPS), marker_bit=marker_bit)
+    tone = loopback.ToneSource() if sound else None
+    one = loopback.Call(loopback.SyntheticSource(*size, FPS), marker_bit=marker_bit, sound=tone)
     try:
         await one.run()
         await asyncio.sleep(WARM_UP)
@@ -92,7 +94,8 @@ def by_size(rounds: int, seconds: float) -> None:
     turns: dict[tuple[tuple[int, int], str], list[Figures]] = defaultdict(list)
     for _ in range(rounds):
         for size in SIZES:
-            turns[size, "loopback"].append(asyncio.run(call(size, seconds, marker_bit=True)))
+            turns[size, "loopback"].append(asyncio.run(call(size, seconds)))
+            turns[size, "with sound"].append(asyncio.run(call(size, seconds, sound=True)))
             turns[size, "stock"].append(asyncio.run(call(size, seconds, marker_bit=False)))
             turns[size, "codec"].append(asyncio.run(codec_alone(size, seconds, threads=True)))
             turns[size, "one thread"].append(asyncio.run(codec_alone(size, seconds, threads=False)))
@@ -100,7 +103,7 @@ def by_size(rounds: int, seconds: float) -> None:
     print("size       variant        delay ms  ratio   cpu ms/picture  ratio   first picture ms   sent  received")
     for size in SIZES:
         ours = turns[size, "loopback"]
-        for variant in ("loopback", "stock", "codec", "one thread"):
+        for variant in ("loopback", "with sound", "stock", "codec", "one thread"):
             figures = turns[size, variant]
             firsts = [f.first_frame * 1000 for f in figures if f.first_frame]
             print(

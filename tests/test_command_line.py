@@ -430,7 +430,7 @@ def test_help_names_every_option_and_key(tmp_path: Path) -> None:
         assert f"--{option}" in ended.stdout
     assert all(
         key in " ".join(ended.stdout.split())
-        for key in ("c call", "a accept", "h/j hang up", "v mute picture", "s snapshot", "q quit")
+        for key in ("c call", "a accept", "h/j hang up", "v/m mute picture", "s snapshot", "q quit")
     )
 
 
