@@ -1266,7 +1266,8 @@ class Meter:
         """Median delay in seconds and pictures a second, over the last thirty; zeros before there are two."""
         if len(self._arrivals) < 2 or not self.delays:
             return 0.0, 0.0
-        span = self._arrivals[-1] - self._arrivals[0]
+        now, last = time.perf_counter(), self._arrivals[-1]
+        span = (last if now - last < 0.5 else now) - self._arrivals[0]  # a picture that stands still has no rate
         return statistics.median(itertools.islice(reversed(self.delays), 30)), (len(self._arrivals) - 1) / span
 
     def __repr__(self) -> str:

@@ -1,0 +1,105 @@
+"""Code in a lesson: always taken from the object itself, so it cannot be another than the one that runs."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import html
+import inspect
+import textwrap
+from typing import Any
+
+from IPython.display import HTML
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import JavascriptLexer, PythonLexer
+
+from .draw import INK, SOFT, Cell, table
+
+GROUND = "#f7f8fa"
+
+
+def unwrapped(subject: Any) -> Any:
+    """Return the function or class that a step, a partial, a bound method or a property stands for."""
+    subject = getattr(subject, "run", subject) if type(subject).__name__ == "Step" else subject
+    subject = subject.fget if isinstance(subject, property) else subject
+    subject = subject.func if isinstance(subject, functools.partial) else subject
+    return inspect.unwrap(subject)
+
+
+def coloured(source: str, lexer: Any) -> str:
+    """Return source as HTML, its colours given inline."""
+    formatter = HtmlFormatter(noclasses=True, nowrap=True, style="friendly")
+    style = (
+        f"margin:0;padding:6px 10px;background:{GROUND};color:{INK};font-size:13px;line-height:1.4;"
+        "white-space:pre-wrap;overflow-wrap:normal;word-break:normal"
+    )
+    return f'<pre style="{style}">{highlight(source, lexer, formatter).rstrip()}</pre>'
+
+
+class Listing:
+    """The source of a function or a class; a notebook shows it coloured, a terminal as it is."""
+
+    def __init__(self, subject: Any) -> None:
+        self.subject = unwrapped(subject)
+        self.source = inspect.getsource(self.subject)
+
+    def __repr__(self) -> str:
+        return textwrap.dedent(self.source).rstrip()
+
+    def _repr_html_(self) -> str:
+        name = f"{self.subject.__module__}.{self.subject.__qualname__}"
+        title = f'<small style="padding:4px 10px 0;display:inline-block;color:{SOFT}">{html.escape(name)}</small>'
+        return f'<div style="background:{GROUND}">{title}{coloured(repr(self), PythonLexer())}</div>'
+
+
+def listing(subject: Any) -> Listing:
+    """Show the source of a function, method, class, property or Step."""
+    return Listing(subject)
+
+
+def api_lines(subject: Any, calls: str = "") -> str:
+    """Return the statements of a function in which it calls an RTCPeerConnection, or makes one; all its statements
+    where there is no such call. `calls` keeps those that call the method of that name."""
+    source = textwrap.dedent(inspect.getsource(unwrapped(subject)))
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef), "beside() shows functions"
+    simple = [node for node in ast.walk(function) if isinstance(node, ast.Expr | ast.Assign | ast.Return)]
+    simple.sort(key=lambda node: node.lineno)
+    chosen = [node for node in simple if any(_is_api(call, calls) for call in ast.walk(node))]
+    if calls and not chosen:
+        raise ValueError(f"{function.name} does not call {calls}")
+    statements: list[ast.stmt] = list(chosen or function.body[ast.get_docstring(function) is not None :])
+    return "\n".join(_segment(source, statement) for statement in statements)
+
+
+def _is_api(node: ast.AST, calls: str) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    words = ast.unparse(node.func).split(".")
+    on_pc = "pc" in words[:-1] or words[-1] == "RTCPeerConnection"
+    return on_pc and (words[-1] == calls if calls else not words[-1].startswith("get"))
+
+
+def _segment(source: str, statement: ast.stmt) -> str:
+    lines = source.splitlines()[statement.lineno - 1 : statement.end_lineno]
+    return textwrap.dedent("\n".join(lines))
+
+
+def beside(python: Any, javascript: str, note: str = "", *, calls: str = "") -> HTML:
+    """Show what a function calls on its RTCPeerConnection, beside the same in a browser's JavaScript.
+
+    `note` says where aiortc differs. `calls` chooses one method where the function calls several.
+    """
+    heads = [Cell("Python, aiortc", head=True), Cell("JavaScript, browser", head=True)]
+    cells = [
+        Cell(coloured(api_lines(python, calls), PythonLexer())),
+        Cell(coloured(textwrap.dedent(javascript).strip(), JavascriptLexer())),
+    ]
+    if note:
+        heads.append(Cell("where aiortc differs", head=True, wide="25%"))
+        cells.append(Cell(html.escape(note)))
+    return table([heads, cells])
+
+
+__all__ = ["beside", "listing"]
