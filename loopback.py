@@ -203,7 +203,7 @@ def parse_message(text: str, known: dict[str, dict[str, type]] = MESSAGES) -> Me
         raise SignallingError(f"unknown type {kind!r:.40}")
     for name, wanted in known[kind].items():
         if not isinstance(message.get(name), wanted):
-            raise SignallingError(f"{kind} without the text {name!r}")
+            raise SignallingError(f"{kind} without the {'text' if wanted is str else 'list'} {name!r}")
     return message
 
 
@@ -445,9 +445,9 @@ class Peer:
         return self.done("createAnswer", self.draft.sdp)
 
     async def set_local_description(self) -> Done:
-        """Commit to the draft. The signalling state moves, a UDP port is opened, and ICE gathers the addresses where
-        this peer may be reached. (A browser returns at once and reports each candidate as it is found; aiortc
-        returns when all are there.)"""
+        """Commit to the draft. The signalling state moves; the first time, a UDP port is opened, and ICE gathers the
+        addresses where this peer may be reached. (A browser returns at once and reports each candidate as it is found;
+        aiortc returns when all are there.)"""
         self.log(self.name, f"setLocalDescription({self.draft.type})")
         with LoopbackOnly() if self.ice.stays_here else contextlib.nullcontext():
             await self.pc.setLocalDescription(self.draft)
@@ -799,7 +799,8 @@ class Call:
                     now = f"{step.who} {step.what}"
                     await step.run()
         except TimeoutError as error:
-            raise CallError(f"not connected after {self.deadline:g} s, at: {now}. {self.diagnosis}") from error
+            missed = "not finished" if self.connected_after else "not connected"
+            raise CallError(f"{missed} after {self.deadline:g} s, at: {now}. {self.diagnosis}") from error
 
     async def connect(self) -> Done:
         """Wait. ICE finds the pair of addresses that works; over it a DTLS handshake makes keys that only these two
@@ -825,8 +826,8 @@ class Call:
         return Done("pc2", "first picture", self.pc2.picture)
 
     async def switch(self, source: Source) -> Done:
-        """Change the source of the running call and release the old one. Raises CallError, the call unharmed, when the
-        new source gives no picture."""
+        """Send another source's pictures from now on, and release the old source. The m-line, the codec and the SSRC
+        stay, so nothing is negotiated. (If the new source gives no picture, the old one stays: CallError.)"""
         with contextlib.ExitStack() as stack:
             stack.callback(source.close)
             await source.ready()
@@ -834,9 +835,12 @@ class Call:
         old, self.track = self.track, OutgoingTrack(source, self.meter, self.clock, even=self.track.even)
         self.track.picture, self.track.muted = old.picture, old.muted
         self.log("call", "switch", f"{old.source.label} → {source.label}")
+        old.successor = self.track
         done = await self.pc1.replace_track(self.track)
-        # The sender may still wait for the old track's last picture; if that ended the track, it would end the sender.
-        async with old.busy:
+        try:
+            async with old.busy:  # the sender may still wait for the old track's last picture
+                pass
+        finally:
             old.stop()
             old.source.close()
         return done
@@ -848,11 +852,10 @@ class Call:
             await peer.pause()
         return await self.pc1.add_track(self.sound, "opus")
 
-    def mute(self, track: Outgoing | None) -> None:
+    def mute(self, track: Outgoing) -> None:
         """Send black pictures or silence in place of a track's own, or its own again. The other side is not told."""
-        if track:
-            track.muted = not track.muted
-            self.log("pc1", "mute" if track.muted else "unmute", track.kind)
+        track.muted = not track.muted
+        self.log("pc1", "mute" if track.muted else "unmute", track.kind)
 
     async def _until(self, reached: Callable[[], bool], otherwise: str) -> None:
         with contextlib.suppress(TimeoutError):
@@ -929,7 +932,8 @@ class Call:
             "ICE checks go unanswered: candidates did not arrive, the ICE password is wrong, or a firewall stops UDP": (
                 bool(ice & {"new", "checking", "failed"})
             ),
-            "a certificate does not match the fingerprint in the SDP: the SDP was changed on its way": "failed" in dtls,
+            "a certificate does not match the fingerprint in the SDP, or both sides took the same role in the handshake: "
+            "the SDP was changed on its way": "failed" in dtls,
             "the DTLS handshake is not answered": dtls != {"connected"},
             "the source gives no picture, or none can be decoded": True,
         }
@@ -999,7 +1003,7 @@ CALL_CONTROL: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("joining", "hear welcome"): ("idle", ()),
     ("joining", "hear full"): ("away", ()),  # all places of the room are taken
     ("joining", "hear taken"): ("away", ()),  # somebody there has the same name
-    ("joining", "time-out"): ("away", ()),
+    ("joining", "time-out"): ("away", ("send leave",)),  # we may be in, and the welcome was lost
     ("idle", "press call"): ("calling", ("take", "send call")),
     ("idle", "hear call"): ("ringing", ("take", "send ringing")),
     ("idle", "hear accept of an old call"): ("idle", ("reply bye",)),  # cancelled, but the cancel was not heard
@@ -1173,7 +1177,7 @@ class Room:
                 self.people[name] = reach
                 self._tell(others, {"type": "arrived", "from": name})
         elif kind == "leave":
-            del self.people[name]
+            self.people.pop(name, None)
             self._tell([*self.people], {"type": "left", "from": name})
         elif message["to"] in self.people:
             self.people[message["to"]](text)
@@ -1340,6 +1344,7 @@ class Outgoing(MediaStreamTrack):
         super().__init__()
         self.busy = asyncio.Lock()  # held while a frame is being taken
         self.muted = False  # a browser's track.enabled = false: black, or silence, is sent on
+        self.successor: Outgoing | None = None  # the track that has replaced this one
         self.failure: Exception | None = None
 
     async def recv(self) -> av.VideoFrame | av.AudioFrame:
@@ -1348,12 +1353,15 @@ class Outgoing(MediaStreamTrack):
             async with self.busy:
                 return await self._next_frame()
         except CallError as error:
-            self.failure = error  # aiortc would only log it; Call.check() raises it
-            raise MediaStreamError(str(error)) from error  # the end of a track, in aiortc's words
+            if self.successor is None:
+                self.failure = error  # aiortc would only log it; Call.check() raises it
+                raise MediaStreamError(str(error)) from error  # the end of a track, in aiortc's words
         finally:
             unforeseen = sys.exception()
             if isinstance(unforeseen, Exception) and self.readyState == "live":
                 self.failure = self.failure or unforeseen
+        # The source died while its last picture was awaited, but it had been replaced: the sender goes on.
+        return await self.successor.recv()
 
     async def _next_frame(self) -> av.VideoFrame | av.AudioFrame:
         raise NotImplementedError
@@ -1389,7 +1397,7 @@ SOUND_RATE, BLOCK = 48_000, 960  # samples a second, samples in a packet: Opus o
 
 
 class OutgoingSound(Outgoing):
-    """pc1's audio track: one channel, 20 ms a frame."""
+    """pc1's audio track: 20 ms a frame, mono, sent as two equal channels."""
 
     kind = "audio"
 
@@ -1423,10 +1431,10 @@ def to_samples(frame: av.AudioFrame) -> Samples:
 class SoundMeter:
     """A level meter at both ends, and a tuner at the receiving one. It listens to the last fifth of a second.
 
-    aiortc holds back four packets of sound before it plays them (80 ms): its jitter buffer for audio.
+    aiortc holds back four packets of sound before it decodes them (80 ms): its jitter buffer for audio.
     """
 
-    SILENCE = -96.0  # dB: less than the smallest number that 16 bits hold
+    SILENCE = -96.0  # dB; one step of 16 bits is -90
 
     def __init__(self) -> None:
         self.sent: deque[Samples] = deque(maxlen=10)
@@ -1442,7 +1450,7 @@ class SoundMeter:
 
     @property
     def levels(self) -> tuple[float, float]:
-        """Root mean square of what was sent and received, in dB below full scale: a sine can reach -3."""
+        """Root mean square of what was sent and received, in dB; 0 is a square wave at full scale, a sine has -3."""
 
         def level(blocks: deque[Samples]) -> float:
             power = float(np.mean(np.square(np.concatenate(blocks).astype(float)))) if blocks else 0.0
@@ -1475,20 +1483,28 @@ class SoundMeter:
 # ---- 7  Sources: where pictures come from ----------------------------------------------------------------------------
 
 
-class Source(Protocol):
-    """Where pc1's pictures come from. Written for one reader, who asks for the next one when the last is encoded."""
+Item = TypeVar("Item")
+Given = TypeVar("Given", covariant=True)
+
+
+class SourceOf(Protocol[Given]):
+    """Where something to send comes from. Written for one reader, who asks for the next when the last is encoded."""
 
     label: str
     given: str  # the size the device gives, where that is not the size sent
 
     async def ready(self) -> None:
-        """Wait until there is a first picture. Raises CallError if there will be none."""
+        """Wait until there is a first one. Raises CallError if there will be none."""
 
-    async def next(self) -> tuple[Picture, float]:
-        """Return a picture, the caller's to draw on, and when it was captured (s, perf_counter)."""
+    async def next(self) -> Given:
+        """Return the next one."""
 
     def close(self) -> None:
         """Release the device."""
+
+
+Source = SourceOf[tuple[Picture, float]]  # a picture, the caller's to draw on; when it was captured (s, perf_counter)
+SoundSource = SourceOf[tuple[Samples, int]]  # a BLOCK of samples, 20 ms; the number of the first one
 
 
 class SyntheticSource:
@@ -1574,16 +1590,13 @@ class SyntheticSource:
         """Nothing was opened."""
 
 
-Item = TypeVar("Item")
-
-
 class Reader(Generic[Item]):
     """What blocks is read in a thread. The newest items wait, at most `keep` of them; older ones go."""
 
     PATIENCE = 5.0  # seconds without an item before the device counts as dead
 
     def __init__(self, label: str, items: Callable[[threading.Event], Generator[Item]], keep: int) -> None:
-        self.label = label
+        self.label, self.given = label, ""
         self._items = items
         self._loop = asyncio.get_running_loop()
         self._newest: deque[Item] = deque(maxlen=keep)
@@ -1619,7 +1632,7 @@ class Reader(Generic[Item]):
             async with asyncio.timeout(self.PATIENCE):
                 await self._news.wait()
         except TimeoutError as error:
-            raise CallError(f"{self.label} gave nothing for {self.PATIENCE:g} s: is it still connected?") from error
+            raise CallError(f"{self.label} gave nothing for {self.PATIENCE:g} s: is it still there?") from error
         if self._failure:
             raise self._failure
 
@@ -1631,6 +1644,7 @@ class Reader(Generic[Item]):
         return item
 
     def close(self) -> None:
+        """Stop reading. Waits up to 2 s for a device that is being opened or read."""
         self._stop.set()
         self._thread.join(timeout=2)  # a driver that hangs in read() keeps its daemon thread, not the program
 
@@ -1641,7 +1655,6 @@ class ThreadedSource(Reader[tuple[Picture, float]]):
     def __init__(
         self, label: str, pictures: Callable[[threading.Event], Generator[Picture]], width: int, height: int, fps: float
     ) -> None:
-        self.given = ""
         self.width, self.height, self.fps = width, height, fps
         self._pictures = pictures
         super().__init__(label, self._fitted, keep=1)
@@ -1695,7 +1708,7 @@ def camera_pictures(
             arrived, picture = device.read()
             if not arrived:
                 raise CallError(
-                    f"camera {index} stopped giving pictures: was it unplugged? Plug it in and call again"
+                    f"camera {index} stopped giving pictures: was it unplugged? Plug it in and start again"
                     if ever
                     else f"camera {index} is open but gives no picture: another program may be using it; close it"
                 )
@@ -1789,28 +1802,13 @@ def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Sou
     return ThreadedSource(spec, pictures, width, height, fps)
 
 
-class SoundSource(Protocol):
-    """Where pc1's sound comes from, in blocks of 20 ms."""
-
-    label: str
-
-    async def ready(self) -> None:
-        """Wait until there is sound. Raises CallError if there will be none."""
-
-    async def next(self) -> tuple[Samples, int]:
-        """Return the next BLOCK of samples, and the number of the first one since the beginning."""
-
-    def close(self) -> None:
-        """Release the device."""
-
-
 class ToneSource:
     """The tone that orchestras tune to, swelling once a second so that a level meter moves."""
 
     FREQUENCY = 440.0  # Hz
 
     def __init__(self) -> None:
-        self.label = "tone"
+        self.label, self.given = "tone", ""
         self._start: float | None = None
         self._slot = -1
 
@@ -1832,35 +1830,46 @@ class ToneSource:
 
 
 # What FFmpeg calls the microphone: format and name, by sys.platform.
-MICROPHONES = {"linux": ("alsa", "default"), "darwin": ("avfoundation", ":0")}
+MICROPHONES = {
+    "linux": ("alsa", "default"),
+    "darwin": ("avfoundation", ":default"),
+    "win32": ("dshow", "audio=default"),
+}
 
 
 def sound_blocks(spec: str, stop: threading.Event) -> Generator[tuple[Samples, int]]:
-    """Yield the sound of the microphone as it comes, or of a file at its own pace, from the start again at its end."""
-    live = spec == "mic"
-    if live and sys.platform not in MICROPHONES:
-        raise CallError("--audio mic is for Linux (ALSA) and macOS: use tone, or a sound file")
-    kind, name = MICROPHONES[sys.platform] if live else (None, spec)
+    """Yield the sound of a microphone as it comes, or of a file at its own pace, from the start again at its end."""
+    word, _, device = spec.partition(":")
+    kind, name = MICROPHONES[sys.platform] if word == "mic" else (None, spec)
+    if word == "mic" and device:
+        name = device
+    # The ALSA library inside av looks for its configuration where it was built, not where systems have it.
+    os.environ.setdefault("ALSA_CONFIG_DIR", "/usr/share/alsa")
     began, position = time.perf_counter(), 0
     while not stop.is_set():
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SOUND_RATE, frame_size=BLOCK)
-        before = position
+        before, last = position, None
         try:
             with av.open(name, format=kind) as container:
                 if not container.streams.audio:
                     raise CallError(f"{spec} has no sound in it: give a file with sound")
                 for frame in container.decode(container.streams.audio[0]):
+                    shape = (frame.format.name, frame.layout.name, frame.sample_rate)  # may change within a file
+                    if shape != last:
+                        last = shape
+                        resampler = av.AudioResampler("s16", "mono", SOUND_RATE, frame_size=BLOCK)
                     frame.pts = None  # the samples are counted here
                     for block in resampler.resample(frame):
-                        if not live:
+                        if word != "mic":
                             stop.wait(max(0.0, began + position / SOUND_RATE - time.perf_counter()))
                         if stop.is_set():
                             return
                         yield block.to_ndarray()[0], position
                         position += BLOCK
         except (av.FFmpegError, OSError) as error:
-            if live:
-                raise CallError(f"no microphone ({error.strerror}): plug one in, or use --audio tone") from error
+            if word == "mic":
+                raise CallError(
+                    f"no microphone ({error.strerror}): plug one in, name a device (mic:plughw:1), or use --audio tone"
+                ) from error
             if not Path(spec).exists():
                 raise CallError(f"{spec} does not exist: give a sound file, tone or mic") from error
             if position == before:
@@ -1870,7 +1879,7 @@ def sound_blocks(spec: str, stop: threading.Event) -> Generator[tuple[Samples, i
 
 
 def open_sound(spec: str) -> SoundSource:
-    """Return the source that --audio names: tone, mic, or the path of a file with sound."""
+    """Return the source that --audio names: tone, mic, mic:DEVICE, or the path of a file with sound."""
     return ToneSource() if spec == "tone" else Reader(spec, functools.partial(sound_blocks, spec), keep=10)
 
 
@@ -1896,7 +1905,7 @@ class View:
         self.log = log
         self.grey = False
         self.message = ""  # shown above the log
-        self.phones: tuple[Phone, Phone] | None = None  # of the people on the left and on the right
+        self.phones: tuple[Phone, Phone, Phone] | None = None  # left, right, and of the third person
         self.pane = max(self.size[0], 540)  # room for the captions
         rows = self.TITLE + self.size[1] + (self.LINES + 5) * self.LINE + 2 * self.MARGIN
         columns = 2 * self.pane + 3 * self.MARGIN
@@ -1920,7 +1929,11 @@ class View:
                 seen = f"   in the room: {', '.join(phone.people) or 'nobody'}" if phone.state == "idle" else ""
                 self._text(canvas, f"{phone}{seen}", (x, y + height + 2 * self.LINE), INK, 15)
             if live is None:
-                hints = {"idle": "press c to call", "calling": "it rings", "ringing": "press a to accept, r to reject"}
+                hints = {
+                    "idle": "" if side else "press c to call",
+                    "calling": "it rings",
+                    "ringing": "press a to accept, r to reject",
+                }
                 hint = hints.get(self.phones[side].state, "") if self.phones else ""
                 self._text(pane, hint, (14, height // 2), PALE, 18)
                 continue
@@ -1934,9 +1947,11 @@ class View:
             states = f"signalling {signalling} · gathering {gathering} · ICE {ice} · connection {connection}"
             self._text(canvas, states, (x, y + height + self.LINE), PALE, 14)
             if live.sound:
-                self._draw_level(canvas, live.sound_meter, side)
+                self._draw_level(canvas, live, side)
         x, y = self.MARGIN, self.corner(0)[1] + self.size[1] + 3 * self.LINE + 8
         self._text(canvas, self.message, (x, y), ACCENT)
+        if self.phones and (self.phones[2].state, self.phones[2].why) != ("away", ""):
+            self._text(canvas, f"the third: {self.phones[2]}", (self.corner(1)[0], y), PALE)
         for row, event in enumerate(reversed([*itertools.islice(reversed(self.log.events), self.LINES)]), 1):
             for column, text in (
                 (0, f"{event.t * 1000:.0f} ms"),
@@ -1949,13 +1964,14 @@ class View:
         self._text(canvas, KEYS, (x, self.shape[0] - self.MARGIN), INK, 15)
         return canvas
 
-    def _draw_level(self, canvas: Picture, meter: SoundMeter, side: int) -> None:
-        (x, y), (width, height) = self.corner(side), self.size
+    def _draw_level(self, canvas: Picture, live: Call, side: int) -> None:
+        (x, y), (width, height), meter = self.corner(side), self.size, live.sound_meter
         level, frequency = meter.levels[side], meter.frequency if side else None
         bar = canvas[y : y + height, x + width + 4 : x + width + 12]
         bar[:] = (55, 50, 46)
         bar[round(height * min(1.0, level / -60)) :] = ACCENT  # from -60 dB at the bottom to full scale
-        heard = f"sound {level:.0f} dB" + (f", {frequency:.1f} Hz" if frequency else "")
+        muted = ", muted" if side == 0 and live.sound and live.sound.muted else ""
+        heard = f"sound {level:.0f} dB{muted}" + (f", {frequency:.1f} Hz" if frequency else "")
         self._text(canvas, heard, (x + self.pane - 170, y + height + 2 * self.LINE), ACCENT, 15)
 
     def _prepared(self, picture: Picture, *, grey: bool) -> Picture:
@@ -2108,7 +2124,7 @@ class Recorder:
 
     def write(self, picture: Picture, t: float) -> None:
         """Record a picture shown at second `t`. Raises CallError when the disk does not take it."""
-        self._put(picture, t, room=8)
+        self._put(picture, t, room=21 if self._sound else 8)  # about a quarter of a second
 
     def write_sound(self, samples: Samples, t: float) -> None:
         """Record a block of sound heard at second `t`."""
@@ -2202,6 +2218,7 @@ class Session:
             Phone(name, self.room, self._act, self.log) for name in ("Ann", "Ben", "Cem")
         ]
         self.ending = False  # the call is to be closed
+        self.ticked = 0.0  # s, when
         # The first one is in use.
         self.sources = list(dict.fromkeys((options.source, "synthetic", "night", "camera", "screen")))
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
@@ -2238,9 +2255,9 @@ class Session:
                     phone.press("leave")
                     await asyncio.sleep(0)  # the others hear it
         except CallError:
-            for phone in self.people:
-                if phone.state in ("connecting", "in call"):
-                    phone.media("failed")
+            if self.caller.state in ("connecting", "in call"):
+                self.caller.media("failed")
+                await asyncio.sleep(0)  # the other one hears it
             raise
         finally:
             await self._close()
@@ -2320,23 +2337,20 @@ class Session:
             await call.close()
             self.console.line(f"hung up: {call.meter!r}")
 
-    def _change(self, change: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
-        """Begin to change the running call, unless it is being changed."""
-        if self.live and self.live.first_frame_after and self.switching is None:
+    def _change(self, what: str, change: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
+        """Begin to change the running call, unless it is being set up or changed."""
+        if self.live and self.setup and self.setup.done() and self.switching is None:
             self.switching = asyncio.create_task(change(self.live))
-            self.switching.add_done_callback(self._changed)
-
-    def _changed(self, task: asyncio.Task[None]) -> None:
-        self.switching = None
+        else:
+            self.log("window", f"refused {what}", "there is no call, or it is being set up or changed")
 
     async def _add_sound(self, call: Call) -> None:
+        if call.sound:
+            self.log("window", "refused add sound", "there is sound")
+            return
         if self.recorder and not self.options.audio:
             self.log("recorder", "note", "a recording with sound has to begin with --audio; this one stays silent")
-        if call.sound is None:
-            try:
-                await call.run(call.steps_to_add_sound(ToneSource()))
-            except CallError as error:
-                self.log("call", "sound not added", str(error))
+        await call.run(call.steps_to_add_sound(ToneSource()))
 
     async def _next_source(self, call: Call) -> None:
         """Switch to the next source that works."""
@@ -2361,22 +2375,27 @@ class Session:
             "j": functools.partial(self.ben.press, "hang up"),
             # The third person's first key is to come in; the next ones call.
             "t": functools.partial(self.cem.press, *(("join",) if self.cem.state == "away" else ("call", "Ben"))),
-            "n": functools.partial(self._change, self._next_source),
-            "o": functools.partial(self._change, self._add_sound),
+            "n": functools.partial(self._change, "next source", self._next_source),
+            "o": functools.partial(self._change, "add sound", self._add_sound),
         }
         if key in ("q", "\x1b"):
             self.ended = True
         elif key in presses:
             presses[key]()
         elif key in ("v", "m"):
-            if self.live:
-                self.live.mute(self.live.track if key == "v" else self.live.sound)
+            if self.live and (track := self.live.track if key == "v" else self.live.sound):
+                self.live.mute(track)
+            else:
+                self.log("window", "refused mute", "there is no call" if self.live is None else "there is no sound")
         elif key == "g":
             self.view.grey = not self.view.grey
         elif key == "s":
             path = self.options.snapshot or Path("loopback.png")
-            write_picture(path, self.view.draw(self.live))
-            self.log("window", "snapshot", str(path))
+            try:
+                write_picture(path, self.view.draw(self.live))
+                self.log("window", "snapshot", str(path))
+            except CallError as error:
+                self.log("window", "no snapshot", str(error))
         elif key:
             self.go.release()
 
@@ -2385,12 +2404,17 @@ class Session:
             await self._end_call()
         if self.setup is None or self.setup.done():  # a call that is being set up has a deadline of its own
             for phone in self.people:
-                phone.wait(self.TICK)
+                phone.wait(self.log.now() - self.ticked)
+        self.ticked = self.log.now()
         if self.setup and self.setup.done():
             self.setup.result()
+        if self.switching and self.switching.done():
+            self.switching.result()
+            self.switching = None
         if (call := self.live) and call.connected_after is not None:
             await call.check()
-        self.view.phones = (self.caller, self.ben)
+        caller = self.caller
+        self.view.phones = (caller, self.ben, self.ann if caller is self.cem else self.cem)
         if self.window or self.recorder:
             canvas = self.view.draw(self.live)
             if self.recorder:
@@ -2413,8 +2437,8 @@ class Session:
         for number, step in enumerate(steps, 1):
             title = f"Step {number} of {len(steps)}: {step.who} {step.what}"
             why = textwrap.fill(step.why, 100, initial_indent="  ", subsequent_indent="  ")
-            self.console.line(f"\n{title}\n{why}\n  [Enter{', or a key in the window' if self.window else ''}]")
-            self.view.message = f"{title}   (press a key)"
+            self.console.line(f"\n{title}\n{why}\n  [Enter{', or the space bar in the window' if self.window else ''}]")
+            self.view.message = f"{title}   (press the space bar)"
             if not self.hurry:
                 await self.go.acquire()
             done = await step.run()
@@ -2663,9 +2687,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("argument --relay-only: give --ice-server turn:...; only a TURN server relays")
     if options.ice_user and "turn" not in kinds:
         parser.error("argument --ice-user: give --ice-server turn:...; only a TURN server asks for a user")
-    for output in (options.record, options.snapshot):
-        if output and output.resolve() == Path(options.source).resolve():
-            parser.error(f"argument --source: {output} would be overwritten by the output; choose another name")
+    for output, option in itertools.product((options.record, options.snapshot), ("source", "audio")):
+        if output and output.resolve() == Path(getattr(options, option) or "").resolve():
+            parser.error(f"argument --{option}: {output} would be overwritten by the output; choose another name")
     if "turn" in kinds and not (options.ice_user and password):
         parser.error("argument --ice-server: turn: needs --ice-user and its password in LOOPBACK_ICE_PASSWORD")
     servers = [RTCIceServer(uri, options.ice_user, password) for uri in options.ice_server]

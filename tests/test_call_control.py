@@ -404,3 +404,27 @@ def test_nobody_answers() -> None:
         assert (str(ann), str(ben)) == ("Ann: idle (no answer)", "Ben: idle (cancel)")
 
     run(scenario())
+
+
+def test_a_lost_welcome_or_a_doubled_word_to_the_room_does_no_harm() -> None:
+    async def scenario() -> None:
+        log, room = Log(), Room(2)
+        phone = Phone("Ann", room, lambda phone, what: None, log)
+        heard, phone.hear = phone.hear, lambda text: None  # type: ignore[method-assign]
+        speak = room.enter(lambda text: phone.hear(text))
+        phone.send = speak
+        phone.press("join")
+        await quiet()
+        assert phone.state == "joining"
+        phone.wait(PATIENCE["joining"] + 1)
+        await quiet()
+        phone.hear = heard  # type: ignore[method-assign]
+        phone.press("join")
+        await quiet()
+        assert phone.state == "idle"
+        phone.press("leave")
+        speak(json.dumps({"type": "leave", "from": "Ann"}))
+        await quiet()
+        assert (phone.state, room.people) == ("away", {})
+
+    run(scenario())

@@ -268,32 +268,50 @@ def test_a_film_without_sound_is_named(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, "loopback: silent.mkv has no sound in it: give a file with sound\n")
 
 
-def alsa(folder: Path, capture: str) -> dict[str, str]:
-    """Return the environment in which ALSA's default microphone is of that kind; no sound card is touched."""
-    path = folder / "asound.conf"
-    path.write_text(f"pcm.!default {{ {capture} }}\n")
-    return {"ALSA_CONFIG_PATH": str(path)}
+def use_alsa(monkeypatch: pytest.MonkeyPatch, folder: Path, capture: str) -> None:
+    """Make ALSA's default microphone one of that kind, as users do: in ~/.asoundrc. No sound card is touched."""
+    (folder / ".asoundrc").write_text(f"pcm.!default {{ {capture} }}\n")
+    monkeypatch.setenv("HOME", str(folder))
+    for name in ("ALSA_CONFIG_PATH", "ALSA_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_microphone_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ALSA itself reads it, from a device that it makes out of a file (its plugins "file" and "null")."""
     raw = (8000 * np.sin(2 * np.pi * 523 * np.arange(48_000 * 20) / 48_000)).astype("<i2").repeat(2)
     (tmp_path / "voice.raw").write_bytes(raw.tobytes())
-    device = f"type file; slave.pcm {{ type null }}; file /dev/null; infile {tmp_path}/voice.raw; format raw"
-    for name, value in alsa(tmp_path, device).items():
-        monkeypatch.setenv(name, value)
+    use_alsa(
+        monkeypatch,
+        tmp_path,
+        f"type file; slave.pcm {{ type null }}; file /dev/null; infile {tmp_path}/voice.raw; format raw",
+    )
     found = report("--audio", "mic", *TONE[2:], "--seconds", "1.5", cwd=tmp_path)
     assert found["sound"]["frequency_hz"] == pytest.approx(523, abs=3)
 
 
+def test_a_microphone_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_alsa(monkeypatch, tmp_path, "type hw; card 31")
+    found = report("--audio", "mic:null", *TONE[2:], "--seconds", "1", cwd=tmp_path)  # ALSA's own
+    assert found["sound"]["blocks_received"] > 10
+
+
 def test_no_microphone_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in alsa(tmp_path, "type hw; card 31").items():
-        monkeypatch.setenv(name, value)
+    use_alsa(monkeypatch, tmp_path, "type hw; card 31")
     ended = program("--audio", "mic", *TONE[2:], cwd=tmp_path)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("loopback: no microphone (")
-    assert "use --audio tone" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("ALSA lib")]  # it speaks for itself
+    assert len(lines) == 1
+    assert lines[0].startswith("loopback: no microphone (")
+    assert "use --audio tone" in lines[0]
+
+
+def test_a_sound_file_is_not_overwritten_by_the_recording(tmp_path: Path) -> None:
+    path = sound_file(tmp_path / "tone.mkv")
+    before = path.read_bytes()
+    ended = program("--audio", str(path), "--record", str(path), *TONE[2:], cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "--audio" in ended.stderr
+    assert path.read_bytes() == before
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -119,3 +119,60 @@ def test_switching_again_and_again() -> None:
         assert all(source.closed for source in [*sources, call.track.source])  # type: ignore[attr-defined]
 
     run(scenario())
+
+
+class Slow(Watched):
+    """A source whose next picture takes long, and may never come."""
+
+    dies = False
+    given_so_far = 0
+
+    async def next(self) -> tuple[Picture, float]:
+        picture, captured_at = await super().next()
+        self.given_so_far += 1
+        if self.given_so_far > 10:
+            await asyncio.sleep(0.7)
+            if self.dies:
+                raise CallError("the camera is gone: plug it in")
+        return picture, captured_at
+
+
+async def until_slow(source: Slow) -> None:
+    """Wait until the sender waits for a picture that takes long."""
+    while source.given_so_far <= 10:
+        await asyncio.sleep(0.005)
+
+
+def test_hanging_up_while_the_source_is_being_switched_releases_both() -> None:
+    async def scenario() -> None:
+        slow, other = Slow(*SIZE, 30), Watched(*SIZE, 30)
+        call = Call(slow)
+        await call.run()
+        await until_slow(slow)
+        switching = asyncio.create_task(call.switch(other))
+        await asyncio.sleep(0.1)
+        assert not switching.done()
+        switching.cancel()
+        await asyncio.gather(switching, return_exceptions=True)
+        await call.close()
+        assert slow.closed
+        assert other.closed
+
+    run(scenario())
+
+
+def test_a_source_that_dies_can_still_be_replaced() -> None:
+    async def scenario() -> None:
+        dying = Slow(*SIZE, 30)
+        dying.dies = True
+        call = Call(dying)
+        try:
+            await call.run()
+            await until_slow(dying)
+            await call.switch(Watched(*SIZE, 30))
+            await received(call, 20)
+            assert dying.closed
+        finally:
+            await call.close()
+
+    run(scenario())

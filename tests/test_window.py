@@ -356,6 +356,8 @@ def test_o_adds_sound_v_blackens_and_m_silences(show: Callable[..., Shown]) -> N
         return float((np.abs(meters().astype(int) - loopback.ACCENT) < 8).all(1).mean())
 
     assert lit() == 0
+    shown.press("m")
+    happened(shown, "refused mute there is no sound")
     shown.press("o")
     happened(shown, "pc1 addTrack audio", "createOffer video, audio", "pc2 track the other side will send audio")
     wait_until(lambda: lit() > 0.5)
@@ -381,6 +383,17 @@ def test_s_writes_the_view_to_a_file(show: Callable[..., Shown], tmp_path: Path)
     wait_until(lambda: re.search(r"snapshot +loopback\.png", shown.out))
     assert_shows_a_call(tmp_path / "loopback.png", least=min(before))
     shown.reach(max(before) + 15)  # the call goes on
+    shown.press("q")
+    shown.ended()
+
+
+def test_a_snapshot_that_cannot_be_written_does_not_end_the_call(show: Callable[..., Shown], tmp_path: Path) -> None:
+    shown = show()
+    before = shown.reach(5)
+    (tmp_path / "loopback.png").mkdir()
+    shown.press("s")
+    wait_until(lambda: "no snapshot" in shown.out)
+    shown.reach(max(before) + 15)
     shown.press("q")
     shown.ended()
 

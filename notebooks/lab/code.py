@@ -32,7 +32,7 @@ def coloured(source: str, lexer: Any) -> str:
     formatter = HtmlFormatter(noclasses=True, nowrap=True, style="friendly")
     style = (
         f"margin:0;padding:6px 10px;background:{GROUND};color:{INK};font-size:13px;line-height:1.4;"
-        "white-space:pre-wrap;overflow-wrap:normal;word-break:normal"
+        "white-space:pre-wrap;overflow-wrap:break-word"
     )
     return f'<pre style="{style}">{highlight(source, lexer, formatter).rstrip()}</pre>'
 
