@@ -932,7 +932,7 @@ class Call:
             "ICE checks go unanswered: candidates did not arrive, the ICE password is wrong, or a firewall stops UDP": (
                 bool(ice & {"new", "checking", "failed"})
             ),
-            "a certificate does not match the fingerprint in the SDP, or both sides took the same role in the handshake: "
+            "a certificate does not match the fingerprint in the SDP, or both took the same role in the handshake: "
             "the SDP was changed on its way": "failed" in dtls,
             "the DTLS handshake is not answered": dtls != {"connected"},
             "the source gives no picture, or none can be decoded": True,

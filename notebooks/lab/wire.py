@@ -166,8 +166,9 @@ class Tap:
             for d in found[:limit]
         ]
         more = f"and ≈{len(found) - limit} more" if len(found) > limit else ""
-        heads = ("time", "peer", "way", "layer", "bytes", "what", "fault")
-        return Table(heads, [("", rows)], (10, 7, 7, 8, 8, 45, 15), note=more)
+        heads, widths = ("time", "peer", "way", "layer", "bytes", "what", "fault"), (10, 7, 7, 8, 8, 45, 15)
+        columns = 7 if any(row[-1] for row in rows) else 6  # the last one only where there is a fault
+        return Table(heads[:columns], [("", [row[:columns] for row in rows])], widths[:columns], note=more)
 
     def __iter__(self) -> Iterator[Datagram]:
         return iter(self.datagrams)
@@ -588,7 +589,10 @@ SRTP_PROFILES = named(
 )
 SIGNATURES = named(
     "0x0403 ecdsa_secp256r1_sha256, 0x0503 ecdsa_secp384r1_sha384, 0x0603 ecdsa_secp521r1_sha512, "
-    "0x0804 rsa_pss_rsae_sha256, 0x0401 rsa_pkcs1_sha256, 0x0807 ed25519"
+    "0x0804 rsa_pss_rsae_sha256, 0x0805 rsa_pss_rsae_sha384, 0x0806 rsa_pss_rsae_sha512, 0x0807 ed25519, 0x0808 ed448, "
+    "0x0809 rsa_pss_pss_sha256, 0x080a rsa_pss_pss_sha384, 0x080b rsa_pss_pss_sha512, 0x0401 rsa_pkcs1_sha256, "
+    "0x0501 rsa_pkcs1_sha384, 0x0601 rsa_pkcs1_sha512, 0x0201 rsa_pkcs1_sha1, 0x0203 ecdsa_sha1, 0x0202 dsa_sha1, "
+    "0x0301 rsa_sha224, 0x0302 dsa_sha224, 0x0303 ecdsa_sha224, 0x0402 dsa_sha256, 0x0502 dsa_sha384, 0x0602 dsa_sha512"
 )
 
 
@@ -933,7 +937,7 @@ def masked(summary: str) -> str:
 
 def told(decoded: Decoded, field: Field, limit: int = 24) -> str:
     """Return the value of a field as text, a number or bytes after "≈" when they differ from run to run."""
-    drawn = field.name in DRAWN.get(decoded.layer, ()) and not isinstance(field.value, str)
+    drawn = field.name in DRAWN.get(decoded.layer, ()) and not isinstance(field.value, str) and field.value != b""
     return f"{'≈' if drawn else ''}{shown(field.value, limit)}"
 
 
@@ -949,7 +953,8 @@ def hexdump(data: bytes, fields: Decoded | None = None, *, limit: int = 16, fixe
     for field in decoded:
         if not groups or field.name == "content type":
             groups.append((f"record {len(groups) + 1}" if decoded.layer == "DTLS" else "", []))
-        here, mark = data[field.offset : field.offset + field.length], "≈" if field.name in drawn else ""
+        here = data[field.offset : field.offset + field.length]
+        mark = "≈" if field.name in drawn and here else ""
         value = "" if field.value == here else shown(field.value, limit) if fixed else told(decoded, field, limit)
         row = (f"{moved}{field.offset}", f"{mark}{shown(here, limit)}", field.name, value, field.meaning)
         groups[-1][1].append(row)

@@ -1,0 +1,145 @@
+"""Bare connections: RTCPeerConnections without a Peer around them, to make every call in every order and state."""
+
+from __future__ import annotations
+
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from IPython.display import HTML
+
+from loopback import IceOptions, InvalidStateError, LoopbackOnly, candidates_in, parse_candidate
+
+from .draw import Cell, table
+
+SIGNALLING = ("stable", "have-local-offer", "have-remote-offer", "closed")
+CALLS = (
+    *("createOffer", "createAnswer", "setLocalDescription(offer)", "setLocalDescription(answer)"),
+    *("setRemoteDescription(offer)", "setRemoteDescription(answer)", "addIceCandidate"),
+)
+
+# Exercise: who makes which call, and of which description. An offer or answer is there once it has been created.
+CARDS = {
+    "a": ("pc2", "setLocalDescription", "answer"),
+    "b": ("pc1", "createOffer", ""),
+    "c": ("pc2", "createAnswer", ""),
+    "d": ("pc1", "setRemoteDescription", "answer"),
+    "e": ("pc2", "setRemoteDescription", "offer"),
+    "f": ("pc1", "setLocalDescription", "offer"),
+}
+
+made: list[RTCPeerConnection] = []  # all that are to be closed
+
+
+def fresh(*tracks: MediaStreamTrack) -> RTCPeerConnection:
+    """Return a new connection that has these tracks to send."""
+    made.append(RTCPeerConnection(IceOptions().configuration))
+    for track in tracks:
+        made[-1].addTrack(track)
+    return made[-1]
+
+
+async def close_all() -> set[str]:
+    """Close every connection that `fresh` has made; return the states they are in then."""
+    for pc in made:
+        await pc.close()
+    states = {pc.signalingState for pc in made}
+    made.clear()
+    return states
+
+
+async def negotiate(offering: RTCPeerConnection, answering: RTCPeerConnection) -> None:
+    """Make the six calls of a negotiation."""
+    with LoopbackOnly():
+        await offering.setLocalDescription(await offering.createOffer())
+        await answering.setRemoteDescription(offering.localDescription)
+        await answering.setLocalDescription(await answering.createAnswer())
+        await offering.setRemoteDescription(answering.localDescription)
+
+
+async def play(order: str) -> str:
+    """Make the calls on the cards in that order; return both signalling states, or the error that ended it."""
+    pcs = {"pc1": fresh(VideoStreamTrack()), "pc2": fresh()}
+    texts: dict[str, RTCSessionDescription] = {}
+    for who, method, kind in [CARDS[letter] for letter in order]:
+        if kind and kind not in texts:
+            return f"{who} {method}: there is no {kind} yet"
+        try:
+            with LoopbackOnly():
+                created = await getattr(pcs[who], method)(*([texts[kind]] if kind else []))
+        except InvalidStateError as error:
+            return f"{who} {method}: {error}"
+        if created:
+            texts[created.type] = created
+    return f"{pcs['pc1'].signalingState}, {pcs['pc2'].signalingState}"
+
+
+class Tries:
+    """Every call in every signalling state, each on a connection of its own: the state after it, or the error."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[str, str], str | InvalidStateError] = {}
+
+    @property
+    def refused(self) -> int:
+        """How many raised InvalidStateError."""
+        return sum(isinstance(outcome, InvalidStateError) for outcome in self.outcomes.values())
+
+    def _cell(self, state: str, call: str) -> Cell:
+        outcome = self.outcomes[state, call]
+        if isinstance(outcome, InvalidStateError):
+            return Cell(f'<span style="color:#a3261f">{type(outcome).__name__}: {outcome}</span>')
+        return Cell("ok") if outcome == state else Cell(f"→ {outcome}", changed=True)
+
+    def _repr_html_(self) -> str:
+        head = [Cell("in state", head=True, wide="24%"), *(Cell(state, head=True) for state in SIGNALLING)]
+        rows = [[Cell(call, head=True), *(self._cell(state, call) for state in SIGNALLING)] for call in CALLS]
+        shown: HTML = table([head, *rows])
+        return str(shown.data)
+
+
+async def try_all() -> Tries:
+    """Make every call in every state."""
+    stranger, friend = fresh(VideoStreamTrack()), fresh()
+    await negotiate(stranger, friend)
+    theirs = {"offer": stranger.localDescription, "answer": friend.localDescription}
+    tries = Tries()
+    for state in SIGNALLING:
+        for call in CALLS:
+            with LoopbackOnly():
+                pc = await _brought_to(state, theirs["offer"])
+                try:
+                    await _make(pc, call, theirs)
+                    tries.outcomes[state, call] = pc.signalingState
+                except InvalidStateError as error:
+                    tries.outcomes[state, call] = error
+    return tries
+
+
+async def _brought_to(state: str, an_offer: RTCSessionDescription) -> RTCPeerConnection:
+    pc = fresh(VideoStreamTrack())
+    if state == "have-local-offer":
+        await pc.setLocalDescription(await pc.createOffer())
+    elif state == "have-remote-offer":
+        await pc.setRemoteDescription(an_offer)
+    elif state == "closed":
+        await pc.close()
+    return pc
+
+
+async def _make(pc: RTCPeerConnection, call: str, theirs: dict[str, RTCSessionDescription]) -> None:
+    """Make one call. Where the connection can create the description itself, it commits to its own."""
+    method, _, kind = call.rstrip(")").partition("(")
+    if method == "addIceCandidate":
+        (found,) = candidates_in(theirs["offer"].sdp)
+        candidate = parse_candidate(found["candidate"])
+        candidate.sdpMid = found["sdpMid"]
+        await pc.addIceCandidate(candidate)
+    elif method == "setRemoteDescription":
+        await pc.setRemoteDescription(theirs[kind])
+    elif method == "setLocalDescription":
+        own = {"offer": ("stable", "have-local-offer"), "answer": ("have-remote-offer",)}
+        create = {"offer": pc.createOffer, "answer": pc.createAnswer}
+        await pc.setLocalDescription(await create[kind]() if pc.signalingState in own[kind] else theirs[kind])
+    else:
+        await getattr(pc, method)()
+
+
+__all__ = ["CARDS", "close_all", "fresh", "negotiate", "play", "try_all"]

@@ -1,0 +1,315 @@
+"""The toy NATs, real ICE across them, and the relay: notebooks/lab/nat.py."""
+
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
+
+import asyncio
+import json
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aioice
+import pytest
+from aiortc import RTCIceServer
+from conftest import run
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
+
+from lab.nat import KINDS, RECORDED, Box, Coturn, Homes, Kind, Machine, Nat, Run, carry, named, nat_matrix, paths, ways
+from lab.wire import Tap
+
+STOCK = aioice.ice.StunProtocol.connection_made
+
+
+class Reflector(asyncio.DatagramProtocol):
+    """A STUN server made of aioice's messages."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        request = aioice.stun.parse_message(data)
+        response = aioice.stun.Message(
+            request.message_method, aioice.stun.Class.RESPONSE, transaction_id=request.transaction_id
+        )
+        response.attributes["XOR-MAPPED-ADDRESS"] = addr
+        self.transport.sendto(bytes(response), addr)
+
+
+@asynccontextmanager
+async def reflector() -> AsyncIterator[tuple[str, int]]:
+    """Give the address of a running STUN server."""
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Reflector, local_addr=("127.0.0.1", 0))
+    try:
+        yield transport.get_extra_info("sockname")
+    finally:
+        transport.close()
+        await asyncio.sleep(0)
+
+
+def calling(**options: Any) -> loopback.Call:
+    return loopback.Call(loopback.SyntheticSource(320, 240, 30), **options)
+
+
+def nothing_left() -> bool:
+    """Whether the toy net has let go of everything."""
+    return not Box.owners and not Nat.homes and aioice.ice.StunProtocol.connection_made is STOCK
+
+
+@pytest.fixture(autouse=True)
+def clean_net() -> Any:
+    """Every test leaves the toy net and aioice as they were."""
+    yield
+    assert nothing_left()
+
+
+# ---- NATs by hand ----------------------------------------------------------------------------------------------------
+
+
+async def probed(kind: str | Kind) -> tuple[list[bool], list[str]]:
+    """Return whether three destinations see one port (the second: another port of the first), and who gets in."""
+    nat = Nat(kind)
+    boxes = [nat, laptop := Machine("laptop", nat), one := Machine("one", ports=3), two := Machine("two")]
+    seen = []
+    for machine, to in ((one, one.addresses[0]), (one, one.addresses[1]), (two, two.address)):
+        laptop.send(b"hello", to)
+        arrived = await machine.receive()
+        assert arrived is not None
+        seen.append(arrived[1])
+    stranger = Machine("stranger")
+    one.send(b"port", seen[0])
+    one.send(b"address", seen[0], port=2)
+    stranger.send(b"stranger", seen[0])
+    heard = [await laptop.receive(0.05) for _ in range(3)]
+    for box in (*boxes, stranger):
+        box.close()
+    return [at == seen[0] for at in seen[1:]], [each[0].decode() for each in heard if each]
+
+
+@pytest.mark.parametrize(
+    ("kind", "same", "let_in"),
+    [
+        ("full cone", [True, True], ["port", "address", "stranger"]),
+        ("restricted cone", [True, True], ["port", "address"]),
+        ("port-restricted cone", [True, True], ["port"]),
+        ("symmetric", [False, False], ["port"]),
+        (Kind("address-dependent", "address-dependent"), [True, False], ["port", "address"]),
+    ],
+)
+def test_each_kind_maps_and_filters_as_its_name_says(kind: str | Kind, same: list[bool], let_in: list[str]) -> None:
+    assert run(probed(kind)) == (same, let_in)
+
+
+def test_a_private_address_is_reached_from_its_own_home_only() -> None:
+    async def scenario() -> None:
+        home, other = Nat("full cone", "home"), Nat("full cone", "other")
+        laptop, phone, far = Machine("laptop", home), Machine("phone", home), Machine("far", other)
+        open_net = Machine("open net")
+        laptop.send(b"hello", phone.address)
+        assert await phone.receive() == (b"hello", laptop.address)
+        far.send(b"hello", phone.address)
+        open_net.send(b"hello", phone.address)
+        assert await phone.receive(0.05) is None
+        assert [row[-1] for row in home.table().passages.rows] == ["delivered at home"]
+        assert [row[-1] for row in other.table().passages.rows] == ["dropped: a private address, not of this home"]
+        for box in (home, other, laptop, phone, far, open_net):
+            box.close()
+
+    run(scenario())
+
+
+def test_the_table_names_who_is_who_and_tells_each_thing_once() -> None:
+    async def scenario() -> None:
+        nat = Nat("symmetric")
+        laptop, server = Machine("laptop", nat), Machine("server", ports=2)
+        for _ in range(3):
+            laptop.send(b"hello", server.address)
+        arrived = await server.receive()
+        assert arrived is not None
+        door = arrived[1]
+        server.send(b"other port", door, port=1)
+        assert await laptop.receive(0.05) is None
+        table = nat.table()
+        assert table.bindings.rows == [
+            (
+                f"laptop 127.0.0.1:{laptop.address[1]}",
+                f"NAT 127.0.0.1:{door[1]}",
+                *[f"server 127.0.0.1:{server.address[1]}"] * 2,
+            )
+        ]
+        fates = [row[-1] for row in table.passages.rows]
+        assert fates == [f"left from NAT 127.0.0.1:{door[1]}", "dropped: nothing was sent to that port from here"]
+        assert "address-and-port-dependent mapping" in repr(table)
+        assert table._repr_html_().count("<table") == 2
+        assert nat.table().passages.rows == []
+        for box in (nat, laptop, server):
+            box.close()
+        nat.send(laptop.address, b"too late", door)
+        assert not nat.table().passages.rows
+
+    run(scenario())
+
+
+def test_an_unknown_kind_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="full cone, restricted cone"):
+        Nat("round")
+
+
+# ---- ICE through NATs ------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_against_every_kind() -> None:
+    async def scenario() -> None:
+        async with reflector() as server:
+            matrix = await nat_matrix(server, deadline=2)
+        assert list(matrix.meetings) == [(one, other) for one in KINDS for other in KINDS]
+        narrow, symmetric = "port-restricted cone", "symmetric"
+        for (one, other), meeting in matrix.meetings.items():
+            if symmetric not in (one, other):
+                assert meeting.types == ("srflx", "srflx")
+            elif {one, other} <= {narrow, symmetric}:
+                assert meeting.types == ("none", "none")
+            else:
+                assert meeting.types == tuple("prflx" if kind == symmetric else "srflx" for kind in (one, other))
+        assert matrix["full cone", "symmetric"].kinds == ("full cone", "symmetric")
+        assert matrix.png.startswith(b"\x89PNG")
+
+    run(scenario())
+
+
+def test_a_call_crosses_two_nats_and_the_tap_sees_the_outside_ports() -> None:
+    async def scenario() -> None:
+        async with reflector() as server:
+            ice = loopback.IceOptions((RTCIceServer(f"stun:127.0.0.1:{server[1]}"),))
+            call = calling(ice=ice)
+            nats = Nat("restricted cone", "NAT 1"), Nat("symmetric", "NAT 2")
+            with Homes({call.pc1: nats[0], call.pc2: nats[1]}):
+                with Tap(call) as tap:
+                    await call.run()
+                assert call.selected_pair.remote.split()[1] == "prflx"
+                remote = {datagram.remote for datagram in tap.only("SRTP", "pc1", "out")}
+                ports = {int(one.rpartition(":")[2]) for one in remote}
+                assert ports <= {binding.outside[1] for binding in nats[1].bindings}
+                await call.close()
+
+    run(scenario())
+
+
+def test_between_two_symmetric_nats_a_call_stays_in_checking() -> None:
+    async def scenario() -> None:
+        async with reflector() as server:
+            ice = loopback.IceOptions((RTCIceServer(f"stun:127.0.0.1:{server[1]}"),))
+            call = calling(ice=ice, deadline=0.7)
+            nat1, nat2 = Nat("symmetric"), Nat("symmetric")
+            sign = named("STUN server", server)
+            with Homes({call.pc1: nat1, call.pc2: nat2}):
+                with pytest.raises(loopback.CallError, match="ICE checking"):
+                    await call.run()
+                assert "STUN server" in repr(nat1.table("no"))
+                await call.close()
+            sign.close()
+
+    run(scenario())
+
+
+# ---- The relay -------------------------------------------------------------------------------------------------------
+
+needs_coturn = pytest.mark.skipif(shutil.which("turnserver") is None, reason="coturn is not installed")
+
+
+async def carried(name: str, coturn: Coturn) -> Run:
+    """Return a run of that kind: the recorded one where the server is not installed."""
+    relay_only = name == "relay only"
+    servers = (coturn.ice_server,) if relay_only else (RTCIceServer(f"stun:127.0.0.1:{coturn.port}"), coturn.ice_server)
+    call = calling(ice=loopback.IceOptions(servers, relay_only=relay_only))
+    nats = {} if relay_only else {call.pc1: Nat("symmetric"), call.pc2: Nat("symmetric")}
+    homes = Homes(nats).open()
+    try:
+        return await coturn.carry(call)
+    finally:
+        await call.close()
+        homes.close()
+
+
+def shape(one: Run) -> dict[str, Any]:
+    """Return what is the same in every run of a kind."""
+    return {
+        "types": sorted(loopback.parse_candidate(line).type for line in one.candidates),
+        "relay": "relay" in one.pair,
+        "layers": [row[0] for row in one.datagrams],
+        "columns": {len(row) for row in one.datagrams},
+        "misread": one.misread,
+        "while halted": one.while_halted,
+        "size": one.picture.shape,
+        "some waited": any(way > 100 for _, way in one.ways),
+        "fields": {name: type(value) for name, value in vars(one).items()},
+    }
+
+
+@needs_coturn
+@pytest.mark.parametrize("name", ["relay only", "all candidates"])
+def test_the_recorded_run_has_the_shape_of_a_real_one(name: str) -> None:
+    async def scenario() -> Run:
+        coturn = await Coturn().start()
+        assert coturn.running
+        try:
+            return await carried(name, coturn)
+        finally:
+            await coturn.close()
+            await coturn.close()
+
+    real, recorded = run(scenario()), Run.read(name)
+    assert shape(real) == shape(recorded)
+    assert real.recorded == ""
+    assert recorded.recorded.startswith("recorded run: ")
+    assert "coturn" in recorded.recorded
+    assert real.path_ms > 0
+    assert recorded.path_ms > 0
+
+
+@needs_coturn
+def test_the_password_is_new_each_time_and_shown_nowhere() -> None:
+    async def scenario() -> None:
+        coturn = await Coturn().start()
+        try:
+            assert coturn.password not in repr(coturn)
+            assert coturn.password != Coturn().password
+        finally:
+            await coturn.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+            again.bind(("127.0.0.1", coturn.port))  # the server is gone
+
+    run(scenario())
+
+
+def test_without_coturn_the_recorded_run_is_shown_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+    async def scenario() -> None:
+        coturn = await Coturn().start()
+        assert not coturn.running
+        assert "recorded" in repr(coturn)
+        relayed = await carried("relay only", coturn)
+        assert relayed == Run.read("relay only")
+        assert "recorded run" in repr(relayed.wire)
+        call = calling()
+        direct = await carry(call, coturn)
+        await call.close()
+        assert direct.while_halted > 3
+        assert direct.recorded == ""
+        table = paths({"direct": direct, "relayed": relayed})
+        assert "recorded run" in table.note
+        assert ways({"direct": direct, "relayed": relayed}).png.startswith(b"\x89PNG")
+        await coturn.close()
+
+    run(scenario())
+
+
+def test_the_recorded_runs_hold_no_secret() -> None:
+    stored = json.loads(RECORDED.read_text(encoding="utf-8"))
+    assert set(stored) == {"relay only", "all candidates"}
+    assert "password" not in RECORDED.read_text(encoding="utf-8")
