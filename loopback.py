@@ -932,6 +932,7 @@ class Call:
             "ICE checks go unanswered: candidates did not arrive, the ICE password is wrong, or a firewall stops UDP": (
                 bool(ice & {"new", "checking", "failed"})
             ),
+            "the connection was up and has ended": "closed" in dtls,
             "a certificate does not match the fingerprint in the SDP, or both took the same role in the handshake: "
             "the SDP was changed on its way": "failed" in dtls,
             "the DTLS handshake is not answered": dtls != {"connected"},

@@ -34,7 +34,8 @@ def coloured(source: str, lexer: Any) -> str:
         f"margin:0;padding:6px 10px;background:{GROUND};color:{INK};font-size:13px;line-height:1.4;"
         "white-space:pre-wrap;overflow-wrap:break-word"
     )
-    return f'<pre style="{style}">{highlight(source, lexer, formatter).rstrip()}</pre>'
+    page = highlight(source, lexer, formatter).rstrip()
+    return f'<pre style="{style}">{page.replace(">.</span>", ">.</span><wbr>")}</pre>'  # a long line breaks at a dot
 
 
 class Listing:

@@ -536,7 +536,9 @@ def _draw_arrow(
     end_y = heights[arrow.received] if arrow.received is not None else start_y
     whole = arrow.datagrams or None not in (arrow.sent, arrow.received)
     fate = "" if whole or arrow.sent is None else ", lost" if arrow.lost else ", not received yet"
-    label = shortened(arrow.label + fate, abs(end_x - start_x) - 44, 11)
+    width = abs(end_x - start_x)
+    room = width * 0.66 if arrow.datagrams and arrow.received is None else width - 44  # a cross stands near the end
+    label = shortened(arrow.label + fate, room, 11)
     angle = -math.degrees(math.atan2((end_y - start_y) * towards, abs(end_x - start_x)))
     place, align = ((start_x + end_x) / 2, (start_y + end_y) / 2), "center"
     outside = ("right", "left")[towards < 0]

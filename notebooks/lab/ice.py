@@ -148,7 +148,7 @@ def candidate_table(sdp_or_candidates: Candidates) -> Table:
     if len(unique) < len(candidates):
         note += f" {len(candidates)} lines: each m-line of the bundle repeats them."
     head = ("foundation", "comp.", "address", "type", "priority", "its parts", "computed again")
-    widths = (16, 6, 16, 14, 11, 21, 16)
+    widths = (12, 6, 20, 13, 12, 22, 15)
     return Table(head, [("", rows)], widths, code={0, 2, 5}, tints={"equal": GREEN, "not": RED}, tinted=6, note=note)
 
 
@@ -183,4 +183,4 @@ def pair_table(peer: AnyPeer) -> Table:
         f"{name} is {role}. With G the controlling side's candidate priority and D the controlled side's: pair "
         "priority = 2**32 * min(G, D) + 2 * max(G, D) + (1 if G > D else 0), RFC 8445 section 6.1.2.3."
     )
-    return Table(head, [("", rows)], (10, 18, 18, 14, 17, 14, 9), code={1, 2, 4}, tints=STATES, tinted=0, note=note)
+    return Table(head, [("", rows)], (9, 19, 19, 16, 15, 12, 10), code={1, 2, 4}, tints=STATES, tinted=0, note=note)
