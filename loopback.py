@@ -2251,6 +2251,7 @@ class Session:
                     until = self.log.now() + self.seconds
             if self.live:
                 await self.live.finish()
+            self._keep_picture()
             for phone in self.people:
                 if phone.state != "away":
                     phone.press("leave")
@@ -2491,9 +2492,13 @@ class Session:
             if self.call:
                 stack.push_async_callback(self.call.close)
             stack.push_async_callback(self._drop_setup)
-            if self.snapshot and self.call and self.call.meter.received:
-                write_picture(self.snapshot, self.view.draw(self.live))
-                self.log("call", "picture written", str(self.snapshot))
+            self._keep_picture()
+
+    def _keep_picture(self) -> None:
+        if self.snapshot and self.call and self.call.meter.received:
+            path, self.snapshot = self.snapshot, None
+            write_picture(path, self.view.draw(self.live))
+            self.log("call", "picture written", str(path))
 
     def _last_words(self) -> None:
         # The display died within a window call, and Qt is ending the process.

@@ -4,6 +4,7 @@ import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
 import asyncio
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -44,3 +45,20 @@ def test_its_number_of_steps_is_right() -> None:
         return steps
 
     assert asyncio.run(count()) == numbers[told[1]]
+
+
+def test_the_table_of_lessons_says_what_the_lessons_say() -> None:
+    lessons = sorted((Path(loopback.__file__).parent / "notebooks").glob("*.ipynb"))
+    rows = re.findall(r"^\| \[(\d\d) [^]]+\]\(notebooks/([\w.]+)\) \| (.+) \|$", README, re.MULTILINE)
+    assert [row[1] for row in rows] == [path.name for path in lessons]
+    for path, (number, _, question) in zip(lessons, rows, strict=True):
+        first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        assert first.startswith(f"# {number} · ")
+        assert f"**The question: {question}**" in " ".join(first.split())
+
+
+def test_everything_it_links_to_is_there() -> None:
+    folder = Path(loopback.__file__).parent
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert len(links) > 8
+    assert [link for link in links if not (folder / link).exists()] == []
