@@ -2219,7 +2219,7 @@ class Session:
             Phone(name, self.room, self._act, self.log) for name in ("Ann", "Ben", "Cem")
         ]
         self.ending = False  # the call is to be closed
-        self.ticked = 0.0  # s, when
+        self.ticked = 0.0  # s on the log's clock: the last tick
         # The first one is in use.
         self.sources = list(dict.fromkeys((options.source, "synthetic", "night", "camera", "screen")))
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
@@ -2367,7 +2367,7 @@ class Session:
                 self.sources = self.sources[place:] + self.sources[:place]
                 break
 
-    async def key(self, key: str) -> None:
+    def key(self, key: str) -> None:
         """Do what a key of the window stands for (KEYS)."""
         presses = {
             "c": functools.partial(self.ann.press, "call", "Ben"),
@@ -2426,7 +2426,7 @@ class Session:
                 if key is None:
                     self.ended = True
                 else:
-                    await self.key(key)
+                    self.key(key)
         if self.live:
             self.console.progress(self.live)
 
