@@ -2651,12 +2651,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     rate, seconds, wait = number_between(1, 60), number_between(0.1, 86400), number_between(0.1, 600)
-    add(
-        "--source",
-        type=source,
-        default="synthetic",
-        help="synthetic (default), night, camera, camera:1, screen, a file",
-    )
+    add("--source", type=source, default="synthetic", help="synthetic (default), night, camera:1, screen or a file")
     add("--audio", metavar="tone|mic|FILE", help="send sound too; it is measured, and not played aloud: it would howl")
     add("--size", type=size, default=(640, 480), metavar="WxH", help="size of the picture, 640x480 by default")
     add("--fps", type=rate, default=30.0, metavar="N", help="pictures a second, 1 to 60, 30 by default")
@@ -2664,21 +2659,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--view", choices=("auto", "window", "none"), default="auto", help="auto: a window where there is a display")
     add("--seconds", type=seconds, metavar="S", help="end after S seconds; without a window, 5 by default")
     add("--step", action="store_true", help="one step at a time: explain it, wait for Enter, show what it changed")
-    add(
-        "--snapshot", type=path_with(".png", ".jpg"), metavar="FILE", help="write the view to a .png or .jpg at the end"
-    )
+    add("--snapshot", type=path_with(".png", ".jpg"), metavar="FILE", help="write the view at the end: .png or .jpg")
     add("--record", type=path_with(*Recorder.KINDS), metavar="FILE", help="record the view to a .mkv, .mp4 or .webm")
     add("--json", action="store_true", help="print the measurements as one JSON object; all else to standard error")
     add("--deadline", type=wait, default=5.0, metavar="S", help="give up without a picture after S seconds (5)")
-    add("--places", type=int, choices=(2, 3), default=3, help="in the room; with 2 the third person finds it full")
-    add(
-        "--ice-server",
-        type=ice_server,
-        action="append",
-        default=[],
-        metavar="URI",
-        help="a stun: or turn: URI; repeatable",
-    )
+    add("--places", type=int, choices=(2, 3), default=3, help="in the room (3); with 2 it is full for the third person")
+    add("--ice-server", type=ice_server, action="append", default=[], metavar="URI", help="stun: or turn:; repeatable")
     add("--ice-user", metavar="NAME", help="user at the TURN server; the password comes from LOOPBACK_ICE_PASSWORD")
     add("--relay-only", action="store_true", help="use relayed candidates only")
     buffers = "marker: a frame is complete with its last packet; stock: aiortc's own, one frame later"
