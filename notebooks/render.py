@@ -43,7 +43,7 @@ from nbformat.v4 import new_code_cell
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 60  # for one cell
-PICTURES = ("image/png", "image/jpeg")
+PICTURES = ("image/png",)
 TEXTS = ("text/plain", "text/html")
 METADATA = {
     # Without a kernelspec JupyterLab opens a dialog that stops every click.

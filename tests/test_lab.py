@@ -347,10 +347,13 @@ def test_watch_moves_the_picture_inside_its_cell() -> None:
     assert {message["content"]["transient"]["display_id"] for message in first + later} == {
         first[0]["content"]["transient"]["display_id"]
     }
-    frames = [base64.b64decode(message["content"]["data"]["image/jpeg"]) for message in first + later]
+    *moving, last = [message["content"]["data"] for message in first + later]
+    frames = [base64.b64decode(data["image/jpeg"]) for data in moving]
     assert len(set(frames)) == len(frames), "every picture is another"
-    assert image(frames[-1]).shape[1] == 980
-    left, right = np.split(image(frames[-1])[60:360].astype(int), 2, axis=1)
+    still = base64.b64decode(last["image/png"])  # what stays in the file
+    assert len(still) < 150_000
+    assert image(still).shape[1] == 980
+    left, right = np.split(image(still)[60:360].astype(int), 2, axis=1)
     assert abs(left[:, 30:460] - right[:, 24:454]).mean() < 60, "what arrives looks like what is sent"
 
 

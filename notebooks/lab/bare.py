@@ -58,7 +58,10 @@ async def play(order: str) -> str:
     """Make the calls on the cards in that order; return both signalling states, or the error that ended it."""
     pcs = {"pc1": fresh(VideoStreamTrack()), "pc2": fresh()}
     texts: dict[str, RTCSessionDescription] = {}
-    for who, method, kind in [CARDS[letter] for letter in order]:
+    for letter in order:
+        if letter not in CARDS:
+            return f"there is no card {letter!r}"
+        who, method, kind = CARDS[letter]
         if kind and kind not in texts:
             return f"{who} {method}: there is no {kind} yet"
         try:

@@ -95,7 +95,8 @@ def check(name: str, answer: Any, **facts: Any) -> None:
     elif expected.accepts(answer, facts):
         print(f"right: {expected.why}" if expected.why else "right")
     else:
-        print(f"not yet: {answer!r:.60} is not it. Look at {expected.look}.")
+        shown = getattr(answer, "__name__", repr(answer)[:60])  # a function by its name, not by where it lies
+        print(f"not yet: {shown} is not it. Look at {expected.look}.")
 
 
 def quiz(lesson: str, answers: str | EllipsisType | None = None) -> None:

@@ -32,7 +32,7 @@ def coloured(source: str, lexer: Any) -> str:
     formatter = HtmlFormatter(noclasses=True, nowrap=True, style="friendly")
     style = (
         f"margin:0;padding:6px 10px;background:{GROUND};color:{INK};font-size:13px;line-height:1.4;"
-        "white-space:pre-wrap;overflow-wrap:break-word"
+        "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal"  # JupyterLab would break inside words
     )
     page = highlight(source, lexer, formatter).rstrip()
     return f'<pre style="{style}">{page.replace(">.</span>", ">.</span><wbr>")}</pre>'  # a long line breaks at a dot

@@ -707,15 +707,21 @@ def _draw_messages(
     canvas: Canvas, script: _Script, scale: Scale, between: tuple[float, float], peers: tuple[str, str]
 ) -> None:
     canvas.text(LEFT - 10, sum(between) / 2, "messages", colour=HUES["message"], pixels=11, align="right")
-    crowds = _crowds(script)
+    crowds, edge = _crowds(script), float(LEFT)
     for crowd, following in zip_longest(crowds, crowds[1:]):
+        middles = []
         for arrow in crowd:
             ends = scale(script.rows[_first_row(arrow)].t), scale(script.rows[arrow.received or _first_row(arrow)].t)
             _draw_message(canvas, arrow, ends, between if arrow.who == peers[0] else between[::-1])
-            x = sum(ends) / 2 + 8
-        room = scale(script.rows[_first_row(following[0])].t) - x - 2 if following else WIDTH - x
-        if text_width(words := _crowd_name(crowd), 11) <= room:
-            canvas.text(x, sum(between) / 2, words, colour=HUES["message"], pixels=11)
+            middles.append(sum(ends) / 2)
+        words = _crowd_name(crowd)
+        right, left, width = middles[-1] + 8, middles[0] - 8, text_width(words, 11)
+        room = (scale(script.rows[_first_row(following[0])].t) if following else WIDTH) - right - 2
+        if width <= room:
+            canvas.text(right, sum(between) / 2, words, colour=HUES["message"], pixels=11)
+        elif left - width > edge:  # the next message leaves before this one arrives
+            canvas.text(left, sum(between) / 2, words, colour=HUES["message"], pixels=11, align="right")
+        edge = right + (width if width <= room else 0)
 
 
 def _crowds(script: _Script) -> list[list[Arrow]]:

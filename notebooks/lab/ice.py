@@ -183,4 +183,4 @@ def pair_table(peer: AnyPeer) -> Table:
         f"{name} is {role}. With G the controlling side's candidate priority and D the controlled side's: pair "
         "priority = 2**32 * min(G, D) + 2 * max(G, D) + (1 if G > D else 0), RFC 8445 section 6.1.2.3."
     )
-    return Table(head, [("", rows)], (9, 19, 19, 16, 15, 12, 10), code={1, 2, 4}, tints=STATES, tinted=0, note=note)
+    return Table(head, [("", rows)], (9, 17, 17, 19, 15, 12, 11), code={1, 2, 4}, tints=STATES, tinted=0, note=note)

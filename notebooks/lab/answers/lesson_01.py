@@ -28,13 +28,13 @@ def decides_well(decide: Callable[[bool, str, str], Any]) -> bool:
 register(
     "01 order",
     right=lambda order, result: result == "stable, stable" and sorted(order) == list("abcdef"),
-    look="the cells above: what was the first call, and what did it make",
+    look="the call at which it ended, printed above: what does it need, and which card makes that",
     why="each call finds what it needs, and both conversations are closed",
 )
 register(
     "01 refused",
     right=refused_answer,
-    look="twice.log.events, for one whose what is 'refused answer'",
+    look="twice.log.events: find the one whose what is 'refused answer', and give its detail",
     why="pc1 was stable and waited for candidates; the call did not suffer",
 )
 register(

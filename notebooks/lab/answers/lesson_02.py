@@ -1,10 +1,21 @@
-"""Answers of lesson 02, reading the SDP, and the offer that its last exercise is about."""
+"""Answers of lesson 02, reading the SDP, and what its cells borrow: calls with an edited text, a stranger's offer."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+from loopback import Call, CallError, LoopbackOnly, SyntheticSource
+
 from ..check import Question, register, register_quiz
-from ..sdp import sections
+from ..faults import change, faulty
+from ..sdp import Table, edit, sections
+
+__all__ = ["BROWSER_OFFER", "disturbed", "flip", "heard", "objections", "ports"]
+
+LAYERS = ("check_description", "setRemoteDescription", "ICE", "DTLS", "nobody, but no picture", "nobody")
 
 # In the manner of Chromium, all values made up: microphone to send, video to receive, a data channel.
 BROWSER_OFFER = """\
@@ -104,13 +115,105 @@ a=max-message-size:262144
 """
 
 
+# ---- Edits, and who objects to them ----------------------------------------------------------------------------------
+
+
+def flip(sdp: str, start: str) -> str:
+    """Return the SDP with another character behind the first `start`."""
+    old = sdp[sdp.index(start) + len(start)]
+    return edit(sdp, start + old, start + ("1" if old == "0" else "0"))
+
+
+async def disturbed(who: str, *words: str) -> tuple[str, str]:
+    """Make a call in which the description of pc1 or pc2 is changed: old text and new, or where to change a character.
+    Return the layer that objects, and what is seen."""
+
+    def changed(sdp: str) -> str:
+        return flip(sdp, *words) if len(words) == 1 else edit(sdp, *words)
+
+    edits = {"pc1": (change("offer", changed), None), "pc2": (None, change("answer", changed))}
+    call = Call(SyntheticSource(320, 240, 30), channels=faulty(*edits[who]), deadline=1.5)
+    try:
+        with contextlib.suppress(CallError):
+            await call.run()
+        await asyncio.sleep(0.2)  # for the other side to notice
+        return objection(call)
+    finally:
+        await call.close()  # also when the text to change is not there
+
+
+def objection(call: Call) -> tuple[str, str]:
+    """Return the first layer of a call that objects, and what is seen of it."""
+    ice = f"pc1 {call.pc1.pc.iceConnectionState}, pc2 {call.pc2.pc.iceConnectionState}"
+    dtls = f"pc1 {call.pc1.dtls_state}, pc2 {call.pc2.dtls_state}"
+    events = list(call.log.events)
+    if refused := [event for event in events if event.what.startswith("refused")]:
+        last = refused[-1]
+        took = any(event.who == last.who and event.what.startswith("setRemote") for event in events)
+        return "setRemoteDescription" if took else "check_description", f"{last.who}: {last.detail}"
+    if "checking" in ice:
+        return "ICE", f"ICE: {ice}"
+    if "failed" in dtls:
+        return "DTLS", f"DTLS: {dtls}"
+    if call.pc2.picture is None:
+        return "nobody, but no picture", f"ICE: {ice}; DTLS: {dtls}"
+    return "nobody", "a picture"
+
+
+def objections(edits: Sequence[tuple[str, ...]], found: Sequence[tuple[str, str]]) -> Table:
+    """Show edits and what came of them, grouped by the layer that objects."""
+    groups: dict[str, list[tuple[str, ...]]] = {layer: [] for layer in LAYERS}
+    for (who, old, *new), (layer, seen) in zip(edits, found, strict=True):
+        became = f"{old.strip()} → {new[0].strip() or '(nothing)'}" if new else f"{old}(one character)"
+        groups[layer].append((became, "offer" if who == "pc1" else "answer", seen))
+    named = [(f"who objects: {layer}", rows) for layer, rows in groups.items()]
+    return Table(("edit", "in the", "the error, or what is seen"), named, (48, 10, 42), code={0})
+
+
+# ---- Calls with more than video --------------------------------------------------------------------------------------
+
+
+async def ports(*, bundle: bool) -> int:
+    """Return how many ports a side uses in a call with video, sound and data, with or without a=group:BUNDLE."""
+    config = RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.BALANCED)
+    one, two = RTCPeerConnection(config), RTCPeerConnection(config)
+    one.addTransceiver("video")
+    one.addTransceiver("audio")
+    chat = one.createDataChannel("chat")
+    try:
+        with LoopbackOnly():
+            for speaker, listener in ((one, two), (two, one)):
+                await speaker.setLocalDescription()
+                said = speaker.localDescription
+                sdp = said.sdp if bundle else edit(said.sdp, "a=group:BUNDLE 0 1 2\r\n", "")
+                await listener.setRemoteDescription(RTCSessionDescription(sdp, said.type))
+        async with asyncio.timeout(2):
+            while {one.connectionState, two.connectionState} != {"connected"}:
+                await asyncio.sleep(0.01)
+        transports = {*(receiver.transport for receiver in one.getReceivers()), chat.transport.transport}
+        found = [dtls.transport.iceGatherer.getLocalCandidates() for dtls in transports]
+        return len({candidate.port for candidates in found for candidate in candidates})
+    finally:
+        await asyncio.gather(one.close(), two.close())
+
+
+async def heard(call: Call, within: float = 2.0) -> None:
+    """Wait until pc2 hears a tone. Raises TimeoutError."""
+    async with asyncio.timeout(within):
+        while call.sound_meter is None or call.sound_meter.frequency is None:
+            await asyncio.sleep(0.01)
+
+
+# ---- Answers ---------------------------------------------------------------------------------------------------------
+
+
 def reads_payload_types(answer: Callable[[str], Any], offer: str) -> bool:
     """Whether a function finds the payload types of the lesson's offer and of the browser's."""
     wanted = [
         {int(number): codec for part in sections(sdp) for number, codec in part.codecs.items()}
         for sdp in (offer, BROWSER_OFFER)
     ]
-    return [answer(offer), answer(BROWSER_OFFER)] == wanted
+    return callable(answer) and [answer(offer), answer(BROWSER_OFFER)] == wanted
 
 
 register(
@@ -122,7 +225,7 @@ register(
 register(
     "02 idle",
     right={"msid", "ssrc", "ssrc-group"},
-    look="the last column of the table, for the word idle",
+    look="the last column of the table for the word idle, and write a set, in braces",
     why="aiortc names a stream whether or not it sends one",
 )
 register(
@@ -189,7 +292,7 @@ register_quiz(
         "a=ice-pwd was changed on its way. What do you see for the first second?",
         ("the offer is refused", "DTLS failed", "a peer that stays in checking"),
         "c",
-        "tests whose signature does not fit are dropped in silence, and nothing fails for a long time",
+        "tests whose signature does not fit are refused, and for a long time no state says so",
     ),
     Question(
         "A browser answers m=video 0 UDP/TLS/RTP/SAVPF 96. What has it said?",
