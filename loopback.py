@@ -949,7 +949,7 @@ class Call:
         await self._read_stats(max(self.log.now() - self._checked, 0.001))
 
     async def hang_up(self) -> None:
-        """pc1 says bye, pc2 hears it, both sides close."""
+        """pc1 says bye, pc2 hears it, both sides close: the end of a call that has no call control around it."""
         await self.pc1.hang_up()
         until = self.log.now() + 0.5
         while self.connected_after and not self.pc2.hung_up and self.log.now() < until:
