@@ -2220,6 +2220,7 @@ class Session:
         ]
         self.ending = False  # the call is to be closed
         self.ticked = 0.0  # s on the log's clock: the last tick
+        self.seen = 0  # pictures of the call that had come by then
         # The first one is in use.
         self.sources = list(dict.fromkeys((options.source, "synthetic", "night", "camera", "screen")))
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
@@ -2244,7 +2245,7 @@ class Session:
             await self._first_call()
             until = math.inf
             while not self.ended and self.log.now() < until:
-                await asyncio.sleep(self.TICK - self.log.now() % self.TICK)
+                await self._next_tick()
                 await self._tick()
                 started = self.call and self.call.meter.received and not self.view.message
                 if until == math.inf and self.seconds is not None and started:
@@ -2263,6 +2264,14 @@ class Session:
             raise
         finally:
             await self._close()
+
+    async def _next_tick(self) -> None:
+        # Drawing holds up the event loop for some 10 ms. So draw when a picture has just come, not when one is due.
+        await asyncio.sleep(max(0.0, self.ticked + 0.8 * self.TICK - self.log.now()))
+        seen = self.seen
+        while (call := self.live) and call.meter.received == seen and self.log.now() < self.ticked + 1.3 * self.TICK:
+            await asyncio.sleep(0.001)
+        self.seen = call.meter.received if call else 0
 
     def _open_view(self) -> None:
         if self.options.view != "none":
