@@ -1,4 +1,4 @@
-"""How fast the call is: python tests/benchmark.py  (about two minutes; --rounds 1 for a first look).
+"""How fast the call is: python tests/benchmark.py  (about five minutes; --rounds 1 for a first look).
 
 Prints medians and ratios from one run in which the variants take turns, for figures of different runs do not compare.
 Every variant carries the same pictures at 30 a second:
@@ -179,6 +179,11 @@ def main() -> None:
         return
     by_size(options.rounds, options.seconds)
     from_process_start(options.rounds + 2)
+    print("\nthe lessons, each in a kernel of its own, its start included\n", flush=True)
+    render = Path(loopback.__file__).parent / "notebooks" / "render.py"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, str(render), "--check"], check=True)
+    print(f"together: {time.perf_counter() - start:.0f} s")
     print("\ncalls at once, 320x240, each number in a process of its own")
     print("\ncalls   delay ms        cpu             memory")
     for number in (1, 2, 4, 8):
