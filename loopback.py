@@ -979,11 +979,8 @@ class Call:
 # WebRTC begins when both people want to talk. How they find each other, ring, accept or refuse is no part of it: every
 # program makes up its own way. This is one, as a table. Parts 3 and 4 know nothing of it, and it knows nothing of them.
 
-SPOKEN: dict[str, type] = {
-    "from": str,
-    "to": str,
-    "call": str,
-}  # `call` is a number, so that a late word is known as such
+# What people say to one another names the call, so that a late word of an old one is known as such.
+SPOKEN: dict[str, type] = {"from": str, "to": str, "call": str}
 
 CALL_MESSAGES: dict[str, dict[str, type]] = {
     "join": {"from": str},  # to the room

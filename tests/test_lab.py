@@ -71,14 +71,16 @@ def test_lab_imports_cv2_before_av() -> None:
 # ---- The sequence diagram --------------------------------------------------------------------------------------------
 
 
-def test_the_diagram_has_an_arrow_for_each_message_in_its_direction() -> None:
-    async def scenario() -> Call:
-        async with calling() as call:
-            await call.run()
-            await call.hang_up()
-        return call
+async def whole_call() -> Call:
+    """Make a call, hang up, and return it with its log."""
+    async with calling() as call:
+        await call.run()
+        await call.hang_up()
+    return call
 
-    call = run(scenario())
+
+def test_the_diagram_has_an_arrow_for_each_message_in_its_direction() -> None:
+    call = run(whole_call())
     drawing = lab.sequence(call.log)
     sent = [(event.who, event.what.removeprefix("send ")) for event in logged(call, "send ")]
     assert [one for one in sent if "candidate" not in one[1]] == [("pc1", "offer"), ("pc2", "answer"), ("pc1", "bye")]
@@ -224,13 +226,7 @@ def test_text_that_looks_like_mathematics_is_drawn_as_it_is() -> None:
 
 
 def test_the_time_line_has_eight_lanes_without_holes() -> None:
-    async def scenario() -> Call:
-        async with calling() as call:
-            await call.run()
-            await call.hang_up()
-        return call
-
-    call = run(scenario())
+    call = run(whole_call())
     spans = lab.timeline(call.log).spans
     for peer in (call.pc1, call.pc2):
         for machine in STATES:
