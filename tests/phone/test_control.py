@@ -6,13 +6,19 @@ import asyncio
 import copy
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import run
 
-from loopback import CALL_CONTROL, CALL_MESSAGES, PATIENCE, Log, Phone, Room
+from loopback import Log
+
+sys.path.append(str(Path(loopback.__file__).resolve().parent / "notebooks"))
+from phone import control
+from phone.control import CALL_CONTROL, CALL_MESSAGES, PATIENCE, PEOPLE_SAY, ROOM_SAYS, Phone, Room
 
 STATES = ("away", "joining", "idle", "calling", "ringing", "connecting", "in call")
 
@@ -97,9 +103,9 @@ def test_everything_in_every_state_moves_the_call_or_is_refused_by_name(
         assert state not in PATIENCE  # no time runs there
         return
     assert len(told) == 1
-    assert what in told[0]
+    assert what in f"{told[0]} {log.events[0].detail}"
     if (state, told[0]) not in CALL_CONTROL:
-        assert told[0].startswith(("refused", "hear that "))  # the latter is news of a third person
+        assert told[0] == "hear that" or told[0].startswith("refused")  # the former is news of a third person
         assert (phone.state, network.said, acts) == (state, [], [])
         return
     then, does = CALL_CONTROL[state, told[0]]
@@ -125,9 +131,10 @@ def test_every_row_of_the_table_can_happen() -> None:
     assert set(CALL_CONTROL) - happened == set()
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"type": "call"}', '{"type": "offer", "sdp": ""}', '{"type": "dance"}']
-)
+NO_MESSAGES = ["", "[]", "{}", '{"type": "call"}', '{"type": "offer", "sdp": ""}', '{"type": "dance"}']
+
+
+@pytest.mark.parametrize("text", [*NO_MESSAGES, '{"type": "call", "from": "Ben", "to": "Ann", "call": 1}'])
 def test_what_is_no_message_is_refused(text: str) -> None:
     phone, network, _, log = phone_in("idle")
     phone.hear(text)
@@ -135,9 +142,33 @@ def test_what_is_no_message_is_refused(text: str) -> None:
     assert [event.what for event in log.events] == ["refused message"]
 
 
-DEPTH = 8  # events, all orders of them
+@pytest.mark.parametrize("people", ["Ben", {"Ben": 1}, ["Ben", 7], [["Ben"]], [None], None])
+def test_a_welcome_whose_people_are_no_texts_is_refused(people: object) -> None:
+    phone, _, _, log = phone_in("joining")
+    phone.hear(json.dumps({"type": "welcome", "people": people}))
+    assert (phone.state, phone.people) == ("joining", ["Ben", "Cem"])
+    assert [event.what for event in log.events] == ["refused message"]
+
+
+def test_an_old_welcome_does_not_bring_back_who_has_left() -> None:
+    phone, _, _, _ = phone_in("idle")
+    phone.hear('{"type": "left", "from": "Cem"}')
+    phone.hear('{"type": "welcome", "people": ["Ben", "Cem"]}')
+    assert phone.people == ["Ben"]
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    phone, _, _, log = phone_in("idle")
+    for kind in ("arrived", "call", "left"):
+        phone.hear(json.dumps({"type": kind, "from": "\x1b[2J\n", "to": "Ann", "call": "9"}))
+        assert f"{log!r}{phone}".replace("\n", "").isprintable()
+        assert "\n" not in str(phone)
+    assert phone.why == "left"
+
 
 # ---- Every order of events -------------------------------------------------------------------------------------------
+
+DEPTH = 8  # events, all orders of them
 
 
 class NoLog:
@@ -248,7 +279,7 @@ def do_in(world: World, name: str, event: str) -> None:
 
 def test_both_ends_agree_in_the_end_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count(1)
-    monkeypatch.setattr(loopback.secrets, "token_hex", lambda _: str(next(numbers)))
+    monkeypatch.setattr(control.secrets, "token_hex", lambda _: str(next(numbers)))
     worlds, known = [World()], set()
     ends: set[tuple[str, str]] = set()
     for _ in range(DEPTH):
@@ -426,5 +457,74 @@ def test_a_lost_welcome_or_a_doubled_word_to_the_room_does_no_harm() -> None:
         speak(json.dumps({"type": "leave", "from": "Ann"}))
         await quiet()
         assert (phone.state, room.people) == ("away", {})
+
+    run(scenario())
+
+
+def entered(room: Room) -> tuple[Callable[[dict[str, Any]], None], list[dict[str, Any]]]:
+    """Come into a room without a phone: return how to say something, and what is heard."""
+    heard: list[dict[str, Any]] = []
+    speak = room.enter(lambda text: heard.append(json.loads(text)))
+    return lambda message: speak(json.dumps(message)), heard
+
+
+@pytest.mark.parametrize("text", NO_MESSAGES + [json.dumps({"type": kind}) for kind in CALL_MESSAGES])
+def test_what_is_no_message_does_not_disturb_the_room(text: str) -> None:
+    async def scenario() -> None:
+        log = Log()
+        room = Room(3, log)
+        room.enter(print)(text)
+        await quiet()
+        assert room.people == {}
+        assert [(event.who, event.what) for event in log.events] == [("room", "refused message")]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", ROOM_SAYS)
+def test_nobody_can_speak_as_the_room(kind: str) -> None:
+    async def scenario() -> None:
+        room = Room(3)
+        (ann, _), (ben, ben_hears) = entered(room), entered(room)
+        for speak, name in ((ann, "Ann"), (ben, "Ben")):
+            speak({"type": "join", "from": name})
+        await quiet()
+        ben_hears.clear()
+        ann({"type": kind, "from": "Ann", "to": "Ben", "people": []})
+        await quiet()
+        assert ben_hears == []
+        assert [*room.people] == ["Ann", "Ben"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", PEOPLE_SAY)
+def test_nobody_can_speak_in_the_name_of_another(kind: str) -> None:
+    async def scenario() -> None:
+        log = Log()
+        room = Room(3, log)
+        (ann, _), (ben, ben_hears), (cem, _) = entered(room), entered(room), entered(room)
+        for speak, name in ((ann, "Ann"), (ben, "Ben")):
+            speak({"type": "join", "from": name})
+        await quiet()
+        ben_hears.clear()
+        cem({"type": kind, "from": "Ann", "to": "Ben", "call": "1"})
+        await quiet()
+        assert ben_hears == []
+        assert [*room.people] == ["Ann", "Ben"]
+        assert kind == "join" or [event.what for event in log.events] == ["refused message"]
+
+    run(scenario())
+
+
+def test_one_person_takes_one_place() -> None:
+    async def scenario() -> None:
+        room = Room(3)
+        ann, heard = entered(room)
+        for name in ("Ann", "Ann", "Zoe"):
+            ann({"type": "join", "from": name})
+        await quiet()
+        assert [message["type"] for message in heard] == ["welcome", "taken", "taken"]
+        assert [*room.people] == ["Ann"]
 
     run(scenario())

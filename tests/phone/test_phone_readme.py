@@ -1,0 +1,90 @@
+"""What the phone's README.md and the docstrings of its modules say about the code."""
+
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import environment, run
+from faults import calling
+
+sys.path.append(str(Path(loopback.__file__).resolve().parent / "notebooks"))
+import phone
+
+FOLDER = Path(phone.__file__).parent
+README = (FOLDER / "README.md").read_text()
+MODULES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+
+
+def test_every_name_of_the_code_exists() -> None:
+    names = re.findall(rf"`({'|'.join(MODULES)}|loopback)\.(?!py)(\w+)(?:\.(\w+))?`", README)
+    assert len(names) > 40
+    for module, name, member in names:
+        thing = getattr(importlib.import_module("loopback" if module == "loopback" else f"phone.{module}"), name)
+        if member and not hasattr(thing, member):  # set when one is made
+            assert any(re.search(rf"self\.{member}\b", inspect.getsource(one)) for one in thing.__mro__[:-1]), name
+
+
+def test_every_name_is_told_with_its_module() -> None:
+    """So none can hide from the test above: all else in backquotes on the right side is a key, a file or a command."""
+    for row in re.findall(r"^\|.*\|(.*)\|$", README, re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", row):
+            known = re.fullmatch(rf"({'|'.join(MODULES)}|loopback)\.\w+(\.\w+)?|\w|\.\w+|LOOPBACK_\w+", name)
+            assert known or name.startswith(("python loopback.py ", "pip install ")), name
+
+
+def test_the_keys_and_options_exist() -> None:
+    assert set(re.findall(r"`(\w)`", README)) <= set(loopback.KEYS)
+    source = Path(loopback.__file__).read_text()
+    assert all(f'"{option}"' in source for option in re.findall(r"--[a-z]+", README))
+
+
+def test_the_eight_acts_have_these_numbers() -> None:
+    told = re.search(r"steps (\d+) to (\d+) of `python loopback.py --step`", README)
+    assert told
+
+    async def steps() -> list[str]:
+        async with calling() as call:
+            return [step.what for step in call.steps]
+
+    first, *_, last = run(steps())[int(told[1]) - 1 : int(told[2])]
+    assert (first, last) == ("createOffer", "setRemoteDescription(answer)")
+
+
+def test_each_module_is_in_the_map_and_in_the_table() -> None:
+    assert sorted(re.findall(r"^\| \[`(\w+)\.py`\]\(\1\.py\)", README, re.MULTILINE)) == MODULES
+    assert sorted(re.findall(r"(?:^|  )(\w+) {2,}", phone.__doc__ or "", re.MULTILINE)) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_a_module_shows_at_its_top_uses_names_that_exist(module: str) -> None:
+    """The lines set in by four are Python, and every name that they call is known there or in loopback."""
+    code = importlib.import_module(f"phone.{module}")
+    lines = re.findall(r"^    (.*)$", code.__doc__ or "", re.MULTILINE)
+    called = {
+        node.func.id
+        for node in ast.walk(ast.parse("\n".join(lines), type_comments=False))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert [name for name in called if not hasattr(code, name) and not hasattr(loopback, name)] == []
+
+
+@pytest.mark.parametrize("module", ["", *(f".{module}" for module in MODULES)])
+def test_each_module_can_be_imported_first(module: str) -> None:
+    """With cv2 before av and aiortc, or windows would hang."""
+    code = f"import phone{module}, sys; names = [*sys.modules]; assert names.index('cv2') < names.index('av')"
+    env = environment(PYTHONPATH=f"{FOLDER.parents[1]}:{FOLDER.parent}")
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_everything_it_links_to_is_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert len(links) > 5
+    assert [link for link in links if not (FOLDER / link).exists()] == []
