@@ -1,42 +1,42 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["aiortc>=1.16,<2", "numpy>=2", "opencv-python>=5"]
+# ///
 """A whole WebRTC call in one process, laid open.
 
-Two aiortc peers, pc1 and pc2, live in this one process. pc1 has a camera (or a test picture), and sound if asked;
-pc2 has a screen. They share nothing: every word between them is a JSON text through a channel, and every picture is
-a few encrypted UDP datagrams over 127.0.0.1. Both pictures are shown side by side.
+Two peers, pc1 and pc2, live in this one process. pc1 has a camera (or a test picture), pc2 has a screen. They share
+nothing: what they say to each other are JSON texts through a channel, and every picture is a few encrypted UDP
+datagrams over 127.0.0.1. Both pictures are shown side by side.
 
     python loopback.py                  two moving pictures, every step on the terminal
     python loopback.py --step           the same call, one step at a time, each one explained
-    python loopback.py --help           sources, codecs, recording, JSON, STUN and TURN
+    python loopback.py --help           your camera, a film, video both ways, H264, JSON
 
-Map: the file reads from top to bottom. Whoever stops after part 4 has read the whole negotiation.
+Map: the file reads from top to bottom. Whoever stops after part 5 has read the whole call.
 
-    1  The log         what happened, on one clock            5  Call control  ringing, busy: this is not WebRTC
-    2  Signalling      the words that cross, and how          6  Pictures      time code, delay; sound and its level
-    3  A peer          one RTCPeerConnection and its steps    7  Sources       test picture, camera, screen, file, tone
-    4  A call          the steps in order, deadline, end      8  Looking       side-by-side view, window, recorder
-                                                              9  Session       keys, command line, exit status
+    1  The log           what happened, on one clock          6  Health    waiting, silence, the likely cause
+    2  Signalling        the messages, and how they cross     7  Guards    where aiortc needs help
+    3  The two scripts   the whole negotiation, on one page   8  Pictures  time code, delay, the track that is sent
+    4  A peer            one RTCPeerConnection, its steps     9  Sources   test picture, camera, file
+    5  A call            two peers, until the end            10  Looking  11  Running: keys, options, exit status
 
 Dictionary
 
-    SDP           a text that describes media: one m-line for each track, with its codecs and addresses (RFC 8866);
-                  the m-line's name is its mid
-    offer/answer  the two SDPs of a negotiation; the answer keeps what both sides can do (RFC 3264, RFC 9429)
-    transceiver   what serves one m-line: a sender and a receiver; a sender's packets carry its number, the SSRC
-    candidate     an address where a peer may be reached: host, server-reflexive (seen from outside) or relayed
-                  (RFC 8839); one that is learned from a datagram is peer-reflexive
-    ICE           trying pairs of candidates until one carries datagrams both ways; the offering side, which is
-                  controlling, then nominates a pair (RFC 8445)
-    ufrag, pwd    a name, and the password that signs ICE's test datagrams (STUN); both are sent in the SDP
-    fingerprint   the hash, sent in the SDP, of the certificate a peer shows in the DTLS handshake (RFC 8122)
-    DTLS, SRTP    the handshake that agrees on keys (DTLS 1.2, RFC 6347), the answering side its client; the media
-                  encrypted with them (RFC 3711, RFC 5764)
-    RTP, RTCP     pictures cut into numbered packets; reports on them, and requests: for a lost packet (NACK), for a
-                  picture that needs no earlier one (PLI), for another bit rate (RFC 3550, RFC 4585)
-    jitter buffer where the receiver puts packets back in order until a frame is whole
+    SDP, m-line    a text that describes media, an m-line for each track; the m-line's name is its mid (RFC 8866)
+    offer, answer  the two SDPs of a negotiation; the answer keeps what both sides can do (RFC 3264, RFC 9429)
+    transceiver    what serves one m-line: a sender, whose packets carry its number, the SSRC, and a receiver
+    candidate      an address where a peer may be reached: its own (host), as seen from outside (server-reflexive), or
+                   lent by a relay (RFC 8839); one learned from a datagram is peer-reflexive
+    ICE            tries pairs of candidates until one carries datagrams both ways; the offering side, which is
+                   controlling, nominates it (RFC 8445). Its test datagrams (STUN) are signed with ufrag and pwd
+    fingerprint    the hash, sent in the SDP, of the certificate a peer shows in the DTLS handshake (RFC 8122)
+    DTLS, SRTP     the handshake that agrees on keys, and the media encrypted with them (RFC 5764, RFC 3711)
+    RTP, RTCP      pictures cut into numbered packets; reports on them, and requests: for a lost packet (NACK), for a
+                   picture that needs no earlier one (PLI), for another bit rate (RFC 3550, RFC 4585)
+    jitter buffer  where the receiver puts packets back in order until a frame is whole
 
-Left out: loudspeakers (the sound that arrives would howl into the microphone; it is measured, shown and recorded
-instead), a signalling server, and what a browser has but aiortc has not: candidates that are sent while others are
-still being gathered (trickle ICE, RFC 8838), VP9, AV1, simulcast. Comments say where else they differ.
+Left out: sound, people who ring and answer, servers, recording: those are in notebooks/phone. And what a browser can
+do but aiortc cannot: send candidates while it still looks for others (trickle ICE, RFC 8838), VP9, AV1, simulcast.
 """
 
 from __future__ import annotations
@@ -45,50 +45,41 @@ import os
 import signal
 import sys
 
-if __name__ == "__main__":  # Ctrl-C during the imports below, a third of a second: leave without a traceback
+# Ctrl-C during the imports below, a third of a second: leave without a traceback, also as the installed command.
+if os.path.splitext(os.path.basename(sys.argv[0]))[0] == "loopback":
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import argparse
 import asyncio
-import atexit
 import binascii
 import contextlib
 import ctypes
-import ctypes.util
-import functools
 import gc
-import inspect
 import ipaddress
 import itertools
 import json
 import math
-import queue
-import secrets
-import select
-import statistics
+import re
+import shutil
 import struct
 import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
-# cv2 must be imported before aiortc. Both wheels carry libraries of the same name (libxcb); with av's copy loaded
-# first, OpenCV's windows spin for ever. An import sorter must not move this block.
+# cv2 must be imported before aiortc: both bring a library of the same name (libxcb), and with aiortc's loaded first
+# OpenCV's windows hang. An import sorter must not move this block.
 try:
     import cv2
-except ModuleNotFoundError:
-    sys.exit(
-        f"loopback: this Python ({sys.executable}) has no OpenCV: use .venv/bin/python, or install as README.md says"
-    )
 except ImportError as missing:
     sys.exit(
-        f"loopback: OpenCV cannot start ({missing}). Install what it needs: "
-        "on Debian or Ubuntu, apt install libgl1 libglib2.0-0 libxcb1; on Fedora, dnf install mesa-libGL glib2 libxcb"
+        f"loopback: OpenCV cannot be imported ({missing}) by {sys.executable}: install as README.md says; on Debian or "
+        "Ubuntu it needs apt install libgl1 libglib2.0-0 libxcb1, on Fedora dnf install mesa-libGL glib2 libxcb"
     )
 # isort: split
 
@@ -96,35 +87,29 @@ import aioice
 import av
 import numpy as np
 import numpy.typing as npt
-from aiortc import (
-    MediaStreamTrack,
-    RTCBundlePolicy,
-    RTCConfiguration,
-    RTCIceCandidate,
-    RTCIceServer,
-    RTCIceTransportPolicy,
-    RTCPeerConnection,
-    RTCRtpReceiver,
-    RTCRtpSender,
-    RTCSessionDescription,
-)
+from aiortc import MediaStreamTrack, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.codecs import get_capabilities
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import VIDEO_CLOCK_RATE, VIDEO_TIME_BASE, MediaStreamError
-from aiortc.rtcicetransport import connection_kwargs, parse_stun_turn_uri
+from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcicetransport import RTCIceCandidate, parse_stun_turn_uri
 from aiortc.rtp import RtpPacket
-from aiortc.sdp import SessionDescription, candidate_from_sdp
+from aiortc.sdp import SessionDescription, candidate_from_sdp, grouplines
+
+__version__ = "0.2.0"
 
 Picture = npt.NDArray[Any]  # uint8, (height, width, 3), blue-green-red: OpenCV's way
-Samples = npt.NDArray[np.int16]  # one channel of sound, 48,000 a second
-
-
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what matters is raised here, in one line
-cv2.setNumThreads(1)  # pictures of this size are converted sooner by one thread than by waking others
+Colour = tuple[int, int, int]
+Message = dict[str, Any]
 
 
 class CallError(Exception):
     """The call or a device failed. The text is one line: the cause, then what to do about it."""
+
+
+class SignallingError(Exception):
+    """A message that cannot be used: unknown, malformed, or not at this moment."""
 
 
 # ---- 1  The log ------------------------------------------------------------------------------------------------------
@@ -142,22 +127,17 @@ class Event:
     def __str__(self) -> str:
         return f"{self.t * 1000:8.1f} ms  {self.who:<6} {self.what:<28} {self.detail}".rstrip()
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"t_ms": round(self.t * 1000, 3), "who": self.who, "what": self.what, "detail": self.detail}
-
 
 class Log:
-    """Steps, messages and state changes of both peers, on one clock; terminal, window and JSON show it."""
+    """Steps, messages and state changes, on one clock; terminal, window and JSON show it."""
 
-    def __init__(self, listener: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(self, listener: Callable[[Event], object] = lambda event: None) -> None:
         self.start = time.perf_counter()
         self.events: deque[Event] = deque(maxlen=10_000)
         self.listener = listener
 
     def __call__(self, who: str, what: str, detail: str = "") -> Event:
-        # Details may come from the other side. What cannot be printed could steer a terminal, or crash OpenCV.
-        detail = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in detail)
-        event = Event(self.now(), who, what, detail)
+        event = Event(self.now(), who, printable(what), printable(detail))
         self.events.append(event)
         self.listener(event)
         return event
@@ -170,45 +150,22 @@ class Log:
         return "\n".join(map(str, self.events))
 
 
-# ---- 2  Signalling: the words that cross -----------------------------------------------------------------------------
-#
+# ---- 2  Signalling: the messages, and how they cross -----------------------------------------------------------------
 # WebRTC does not say how offer and answer travel (W3C webrtc-pc, section 4.1): any way that carries text will do. Here
-# it is a pair of queues. A WebSocket with the same two methods would turn this program into one for two machines.
+# it is a pair of queues. With a Channel made of a WebSocket the other end may be another program, or a browser.
 
-Message = dict[str, Any]
-
-MESSAGES: dict[str, dict[str, type]] = {
-    "offer": {"sdp": str},
-    "answer": {"sdp": str},
-    "candidate": {"candidate": str, "sdpMid": str},
-    "end-of-candidates": {},
-    "bye": {},
+MESSAGES: dict[str, tuple[str, ...]] = {  # each type, and the texts it must have; parse_message (part 7) looks
+    "offer": ("sdp",),
+    "answer": ("sdp",),
+    "candidate": ("candidate", "sdpMid"),
+    "end-of-candidates": (),
+    "bye": (),
 }
 
 
-class SignallingError(Exception):
-    """A message that cannot be used: not one of MESSAGES, or not at this moment."""
-
-
-def parse_message(text: str, known: dict[str, dict[str, type]] = MESSAGES) -> Message:
-    """Return the message in a JSON text, one of those known. Raises SignallingError with what is wrong with it."""
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SignallingError(f"not JSON ({error})") from error
-    if not isinstance(message, dict):
-        raise SignallingError("not a JSON object")
-    kind = message.get("type")
-    if not isinstance(kind, str) or kind not in known:
-        raise SignallingError(f"unknown type {kind!r:.40}")
-    for name, wanted in known[kind].items():
-        if not isinstance(message.get(name), wanted):
-            raise SignallingError(f"{kind} without the {'text' if wanted is str else 'list'} {name!r}")
-    return message
-
-
 class Channel(Protocol):
-    """One end of the way between two peers: texts in order, nothing else."""
+    """One end of the way between two peers: texts in order, nothing else. `receive` may be cancelled while it waits,
+    and must then lose nothing."""
 
     async def send(self, text: str) -> None: ...
     async def receive(self) -> str: ...
@@ -229,88 +186,90 @@ class MemoryChannel:
 
 def memory_channel() -> tuple[MemoryChannel, MemoryChannel]:
     """Return the two ends of a new channel."""
-    one: asyncio.Queue[str] = asyncio.Queue()
-    other: asyncio.Queue[str] = asyncio.Queue()
+    one, other = asyncio.Queue[str](), asyncio.Queue[str]()
     return MemoryChannel(one, other), MemoryChannel(other, one)
 
 
-# ---- 3  A peer -------------------------------------------------------------------------------------------------------
+# ---- 3  The two scripts: the whole negotiation, on one page ----------------------------------------------------------
+# This is the call. Each end goes down a list of its own, and only messages join the two. A step is one method of the
+# standard's RTCPeerConnection, one kind of message through the channel, or a wait; part 4 has them all.
+
+
+class Step(NamedTuple):
+    """One line of a script: who does what, and the message it sends, or which the other side must have sent before."""
+
+    peer: Peer
+    what: str
+    run: Callable[[], Awaitable[Done]]
+    sends: str = ""
+    needs: str = ""
+
+    @property
+    def who(self) -> str:
+        return self.peer.name
+
+    @property
+    def why(self) -> str:
+        """What the step is for, in a sentence or two: the docstring of what it runs."""
+        run = self.run.func if isinstance(self.run, partial) else self.run
+        return " ".join((run.__doc__ or "").split())
+
+
+def caller(peer: Peer, track: MediaStreamTrack) -> list[Step]:
+    """The end that makes the offer, and has something to send."""
+    return [
+        Step(peer, "addTrack", partial(peer.add_track, track)),
+        Step(peer, "createOffer", peer.create_offer),
+        Step(peer, "setLocalDescription(offer)", peer.set_local_description),
+        Step(peer, "send the offer", peer.send_description, sends="offer"),
+        Step(peer, "send its candidates", peer.send_candidates, sends="candidates"),
+        Step(peer, "setRemoteDescription(answer)", partial(peer.receive_description, "answer"), needs="answer"),
+        Step(peer, "addIceCandidate", peer.receive_candidates, needs="candidates"),
+        Step(peer, "connect", peer.connect),
+    ]
+
+
+def callee(peer: Peer, track: MediaStreamTrack | None = None) -> list[Step]:
+    """The end that answers. With a track of its own, which then goes onto the offered m-line, video goes both ways."""
+    return [
+        Step(peer, "setRemoteDescription(offer)", partial(peer.receive_description, "offer"), needs="offer"),
+        Step(peer, "addIceCandidate", peer.receive_candidates, needs="candidates"),
+        *([Step(peer, "addTrack", partial(peer.add_track, track))] if track else []),
+        Step(peer, "createAnswer", peer.create_answer),
+        Step(peer, "setLocalDescription(answer)", peer.set_local_description),
+        Step(peer, "send the answer", peer.send_description, sends="answer"),
+        Step(peer, "send its candidates", peer.send_candidates, sends="candidates"),
+        Step(peer, "connect", peer.connect),
+        Step(peer, "first picture", peer.first_picture),
+    ]
+
+
+async def play(script: Iterable[Step]) -> None:
+    """Take the steps in order. Two tasks, or two programs, play a script each; messages make one wait for the other."""
+    for step in script:
+        await step.run()
+
+
+def in_turns(one: list[Step], other: list[Step]) -> list[Step]:
+    """Merge two scripts into one list, for --step, lessons and diagrams: what was sent is taken up at once."""
+    merged: list[Step] = []
+    left, sent = (deque(one), deque(other)), ({""}, {""})  # steps to come; messages sent, "" for the steps without
+    while left[0] or left[1]:
+        ready = [side for side in (0, 1) if left[side] and left[side][0].needs in sent[1 - side]]
+        if not ready:
+            raise ValueError(f"the scripts wait for each other: {[side[0].needs for side in left if side]}")
+        side = max(ready, key=lambda ready_side: bool(left[ready_side][0].needs))  # one that takes up a message first
+        merged.append(left[side].popleft())
+        sent[side].add(merged[-1].sends)
+    return merged
+
+
+# ---- 4  A peer -------------------------------------------------------------------------------------------------------
 
 STATES = ("signalingState", "iceGatheringState", "iceConnectionState", "connectionState")
-
-# What aiortc raises for a description or candidate it cannot use; its SDP parser has no error of its own.
-UNUSABLE = (
-    *(SignallingError, InternalError, InvalidAccessError, InvalidStateError, OperationError),
-    *(ValueError, AssertionError, LookupError, AttributeError, TypeError),
-)
-
-
-def describe_sdp(sdp: str) -> str:
-    """Return one line about an SDP: its media, their codecs, its size."""
-    media = [line[2:].split()[0] for line in sdp.splitlines() if line.startswith("m=")]
-    codecs = [line.split()[1].split("/")[0] for line in sdp.splitlines() if line.startswith("a=rtpmap:")]
-    return f"{', '.join(media) or 'no media'} ({' '.join(dict.fromkeys(codecs))}), {len(sdp)} bytes"
-
-
-def check_description(sdp: str) -> None:
-    """Raise SignallingError for what aiortc would take only half, or take and then be unable to answer."""
-    try:
-        description = SessionDescription.parse(sdp)
-    except StopIteration as error:  # aiortc looks for the format of an a=fmtp line
-        raise SignallingError("a=fmtp for a payload type without a=rtpmap") from error
-    mids = [media.rtp.muxId for media in description.media]
-    if not mids or not all(mids) or len(set(mids)) < len(mids):
-        raise SignallingError("no m-line, or one without a mid of its own")
-    if any(set(group.items) - set(mids) for group in description.group):
-        raise SignallingError("a=group names an m-line that is not there")
-    for media in description.media:
-        if media.kind not in ("audio", "video"):
-            raise SignallingError(f"unknown kind of media {media.kind!r:.40}")
-        known = {codec.mimeType.lower() for codec in RTCRtpSender.getCapabilities(media.kind).codecs} - {"video/rtx"}
-        if not known & {codec.mimeType.lower() for codec in media.rtp.codecs}:
-            raise SignallingError(f"no {media.kind} codec in common")
-        if media.direction is None or media.dtls is None or not media.dtls.fingerprints:
-            raise SignallingError("direction, a=setup or a=fingerprint is missing")
-        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
-            raise SignallingError("a=ice-ufrag or a=ice-pwd is missing")
-
-
-def parse_candidate(line: str) -> RTCIceCandidate:
-    """Return the candidate in a "candidate:..." line. Raises one of UNUSABLE.
-
-    aioice passes over an unknown type in silence, looks a .local name up in the network, and loses its socket over an
-    impossible port.
-    """
-    candidate = candidate_from_sdp(line.removeprefix("candidate:"))
-    ipaddress.ip_address(candidate.ip)
-    if candidate.type not in ("host", "srflx", "relay") or not 0 < candidate.port < 65536:
-        raise SignallingError(f"type {candidate.type!r:.40} or port {candidate.port} is impossible")
-    return candidate
-
-
-def without_candidates(sdp: str) -> str:
-    """Return the SDP as it was before gathering: aiortc ignores later candidates once it has read end-of-candidates."""
-    lines = sdp.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates")))
-
-
-def candidates_in(sdp: str) -> list[dict[str, str]]:
-    """Return the candidates of an SDP in the form of RTCIceCandidateInit (W3C webrtc-pc, section 4.8.1)."""
-    lines = sdp.splitlines()
-    found = [line.removeprefix("a=") for line in lines if line.startswith("a=candidate:")]
-    # MAX_BUNDLE: one transport serves all m-lines, so its candidates are sent once, with the first one's mid.
-    mids = [line.removeprefix("a=mid:") for line in lines if line.startswith("a=mid:")]
-    return [{"candidate": candidate, "sdpMid": mids[0]} for candidate in dict.fromkeys(found)]
-
-
-class Pair(NamedTuple):
-    """The selected candidate pair as pc1 sees it: "address:port type protocol", empty before there is one."""
-
-    local: str = ""
-    remote: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.local} ↔ {self.remote}"
+# Without servers there are host candidates only; None would ask a public STUN server who we are. MAX_BUNDLE: all media
+# over one transport, one UDP port (RFC 9143), which is also what browsers end up with.
+NO_SERVERS = RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
 
 
 @dataclass(frozen=True)
@@ -326,49 +285,11 @@ class Done:
         return f"{self.who}: {self.what} · {', '.join(self.changed) or 'no state changed'}"
 
 
-@dataclass(frozen=True)
-class IceOptions:
-    """Which servers help ICE to find addresses: a STUN server tells a peer its address as seen from outside
-    (RFC 8489), a TURN server lends it one of its own and relays (RFC 8656). Without any there are host candidates only.
-    """
-
-    servers: tuple[RTCIceServer, ...] = field(default=(), repr=False)  # aiortc uses the first stun: and the first turn:
-    relay_only: bool = False
-
-    @property
-    def configuration(self) -> RTCConfiguration:
-        """What a new RTCPeerConnection is given."""
-        return RTCConfiguration(
-            iceServers=list(self.servers),  # None would ask a public STUN server who we are
-            iceTransportPolicy=RTCIceTransportPolicy.RELAY if self.relay_only else RTCIceTransportPolicy.ALL,
-            # All media over one transport, one UDP port (RFC 9143). It is also what browsers end up with.
-            bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
-        )
-
-    @property
-    def uris(self) -> list[str]:
-        """The servers without user and password."""
-        return [str(server.urls) for server in self.servers]
-
-    @property
-    def stays_here(self) -> bool:
-        """Whether 127.0.0.1 is enough to reach every server."""
-        return all(parse_stun_turn_uri(uri)["host"] in ("127.0.0.1", "localhost") for uri in self.uris)
-
-    def check(self, sdp: str) -> None:
-        """Raise CallError when a server has given no candidate; aiortc passes over that in silence."""
-        types = {parse_candidate(candidate["candidate"]).type for candidate in candidates_in(sdp)}
-        for uri in self.uris:
-            if uri.startswith("turn") and "relay" not in types:
-                raise CallError(f"{uri} lends no address: is it running, and are user and password right?")
-            if uri.startswith("stun") and "srflx" not in types and not self.relay_only:
-                raise CallError(f"{uri} tells no address: is it running, and can it be reached?")
-
-
 class Peer:
-    """One end of the call: an RTCPeerConnection, its end of the channel, and the steps it can take.
+    """One end of a call: an RTCPeerConnection, its end of the channel, and the steps it can take.
 
-    Nothing here knows the other peer. Each step is one move of the standard's API or of the channel.
+    Nothing here knows what is at the other end: this process, another one, or a browser. `deadline` is in seconds, how
+    long a step waits; `marker_bit` False takes aiortc's own jitter buffer (part 7).
     """
 
     def __init__(
@@ -377,28 +298,31 @@ class Peer:
         channel: Channel,
         log: Log,
         *,
-        ice: IceOptions | None = None,
-        patience: float = 5.0,
+        configuration: RTCConfiguration = NO_SERVERS,
+        codec: str = "VP8",
+        deadline: float = 5.0,
         marker_bit: bool = True,
     ) -> None:
-        self.name, self.channel, self.log = name, channel, log
-        self.ice = ice or IceOptions()
-        self.patience = patience  # seconds a step waits for a message
-        self.marker_bit = marker_bit
-        self.hung_up = False  # the other side said bye
-        self.found: list[dict[str, str]] | None = None  # its own candidates
-        self.waiting = ""  # for which message
-        self.refused = ""  # the last message refused, and why
+        self.name, self.channel, self.log, self.configuration = name, channel, log, configuration
+        self.codec, self.deadline, self.marker_bit = codec, deadline, marker_bit
+        self.draft: RTCSessionDescription | None = None  # made, but not yet committed to
+        self.remote_candidates: list[str] = []
+        self.selected_pair = Pair()  # of candidates; empty until ICE has chosen
         self.picture: Picture | None = None  # the newest one received
         self.on_picture: Callable[[Picture], None] = lambda picture: None
-        self.on_sound: Callable[[Samples], None] = lambda samples: None
+        self.on_sound: Callable[[av.AudioFrame], None] = lambda frame: None
+        self.waiting = self.refused = ""  # for which message; what was refused, and why
+        self.hung_up = False  # the other side said bye
         self.tasks: list[asyncio.Task[None]] = []
-        self.ear: asyncio.Task[None] | None = None  # listens for a bye
-        self.paused = False  # it does not: a new offer and answer are under way
-        self.pc = RTCPeerConnection(self.ice.configuration)
+        self.tracks: list[Any] = []  # what it was given to send
+        self.bugs: list[Exception] = []  # raised by its event handlers, within aiortc; Health.check() raises it
+        self.listening: asyncio.Task[None] | None = None  # for a bye; cancel it before other steps read the channel
+        self.health = Health(self)  # part 6: silence, statistics, diagnosis
+        self.pc = RTCPeerConnection(configuration)
         for state in STATES:
-            self.pc.on(f"{state.lower()}change", functools.partial(self._on_state, state))
-        self.pc.on("track", self._on_track)
+            self.pc.on(f"{state.lower()}change", partial(self._on_state, state))
+        self.pc.on("track", self._on_track)  # pc.on("datachannel", ...) would stand here, createDataChannel in a step
+        self.pc.on("error", self.bugs.append)
         self._seen = self.states
         log(name, "new RTCPeerConnection")
 
@@ -407,27 +331,23 @@ class Peer:
         """The four state machines of an RTCPeerConnection (W3C webrtc-pc, section 4.3)."""
         return {state: getattr(self.pc, state) for state in STATES}
 
-    @property
-    def dtls_state(self) -> str:
-        """State of the DTLS transport: new, connecting, connected, closed, failed; "none" before there is one."""
-        receivers = self.pc.getReceivers()
-        return receivers[0].transport.state if receivers else "none"
-
     def __repr__(self) -> str:
         return f"{self.name}: " + ", ".join(f"{name} {state}" for name, state in self.states.items())
 
-    # The steps, in the order a call takes them. Their docstrings are what --step prints.
+    # The steps. Their docstrings are what --step prints.
 
-    async def add_track(self, track: MediaStreamTrack, codec: str) -> Done:
-        """Give this peer something to send, before it makes the offer: an offer describes the tracks that are there,
-        and without any it has no m-line and negotiates no media."""
+    async def add_track(self, track: MediaStreamTrack) -> Done:
+        """Give this peer something to send, before its offer or answer is made: that describes the tracks that are
+        there, and an offer without any has no m-line and negotiates no media."""
         sender = self.pc.addTrack(track)
+        self.tracks.append(track)
         self.log(self.name, "addTrack", track.kind)
-        # video/rtx: packets asked for again come as a stream of their own (RFC 4588); without it they are repeated.
-        known = RTCRtpSender.getCapabilities(track.kind).codecs
-        chosen = [c for c in known if c.mimeType in (f"{track.kind}/{codec}", "video/rtx")]
-        next(t for t in self.pc.getTransceivers() if t.sender is sender).setCodecPreferences(chosen)
-        self.log(self.name, "setCodecPreferences", ", ".join(dict.fromkeys(c.mimeType for c in chosen)))
+        if track.kind == "video":
+            # video/rtx: packets asked for again come as a stream of their own (RFC 4588); without it they are repeated.
+            wanted = (f"video/{self.codec}", "video/rtx")
+            chosen = [codec for codec in get_capabilities("video").codecs if codec.mimeType in wanted]
+            next(t for t in self.pc.getTransceivers() if t.sender is sender).setCodecPreferences(chosen)
+            self.log(self.name, "setCodecPreferences", ", ".join(dict.fromkeys(c.mimeType for c in chosen)))
         return self.done("addTrack", track)
 
     async def create_offer(self) -> Done:
@@ -438,8 +358,7 @@ class Peer:
         return self.done("createOffer", self.draft.sdp)
 
     async def create_answer(self) -> Done:
-        """Write down which of the offered media and codecs this peer takes. It may refuse an m-line, it cannot add
-        one."""
+        """Write down which of the offered media and codecs this peer takes. It may refuse an m-line, not add one."""
         self.draft = await self.pc.createAnswer()
         self.log(self.name, "createAnswer", describe_sdp(self.draft.sdp))
         return self.done("createAnswer", self.draft.sdp)
@@ -448,10 +367,12 @@ class Peer:
         """Commit to the draft. The signalling state moves; the first time, a UDP port is opened, and ICE gathers the
         addresses where this peer may be reached. (A browser returns at once and reports each candidate as it is found;
         aiortc returns when all are there.)"""
+        if self.draft is None:
+            raise InvalidStateError("there is no draft to commit to: createOffer or createAnswer comes first")
         self.log(self.name, f"setLocalDescription({self.draft.type})")
-        with LoopbackOnly() if self.ice.stays_here else contextlib.nullcontext():
+        with LoopbackOnly(self.configuration):
             await self.pc.setLocalDescription(self.draft)
-        self.ice.check(self.pc.localDescription.sdp)
+        check_servers(self.configuration, self.pc.localDescription.sdp)
         return self.done(f"setLocalDescription({self.draft.type})", self.pc.localDescription.sdp)
 
     async def send_description(self) -> Done:
@@ -460,206 +381,687 @@ class Peer:
         description = self.pc.localDescription
         sdp = without_candidates(description.sdp)
         await self._send({"type": description.type, "sdp": sdp}, f"{len(sdp)} bytes")
-        return self.done(f"send {description.type}", sdp)
-
-    async def receive_description(self, kind: str) -> Done:
-        """Take the other side's description. Now this peer knows the other's codecs, its ICE name and password, and
-        the fingerprint of the certificate it will have to show."""
-
-        async def apply(message: Message) -> None:
-            check_description(message["sdp"])
-            self.log(self.name, f"setRemoteDescription({kind})", describe_sdp(message["sdp"]))
-            await self.pc.setRemoteDescription(RTCSessionDescription(message["sdp"], kind))
-
-        bye = {"bye": self._said_bye} if self.paused else {}
-        message = await self._take({kind: apply, **bye}, self.patience)
-        if self.hung_up:
-            raise CallError("the other side hung up meanwhile: call again")
-        if self.paused:
-            self.listen()
-        return self.done(f"setRemoteDescription({kind})", message["sdp"])
+        return self.done(f"send the {description.type}", sdp)
 
     async def send_candidates(self) -> Done:
         """Send every address where this peer may be reached, one message each, then say that these were all: without
         that aiortc would wait for more and never fail."""
-        candidates = self.found = candidates_in(self.pc.localDescription.sdp)
+        candidates = candidates_in(self.pc.localDescription.sdp)
         for candidate in candidates:
             await self._send({"type": "candidate", **candidate}, candidate["candidate"])
         await self._send({"type": "end-of-candidates"})
-        return self.done("send candidates", candidates)
+        return self.done("send its candidates", candidates)
+
+    async def receive_description(self, kind: str) -> Done:
+        """Take the other side's description. Now this peer knows the other's codecs, its ICE name and password, and
+        the fingerprint of the certificate it will have to show."""
+        message = await self._take(kind)
+        return self.done(f"setRemoteDescription({kind})", message["sdp"])
 
     async def receive_candidates(self) -> Done:
         """Hand the other side's candidates to ICE. It pairs each with its own and sends test datagrams, signed with
         the password from the SDP, until a pair has worked both ways."""
-        candidates: list[str] = []
-        finished = False
+        kind = ""
+        while kind != "end-of-candidates":
+            kind = (await self._take("candidate", "end-of-candidates"))["type"]
+        return self.done("addIceCandidate", self.remote_candidates)
 
-        async def apply(message: Message) -> None:
-            if message["sdpMid"] not in {transceiver.mid for transceiver in self.pc.getTransceivers()}:
-                raise SignallingError(f"no m-line has the mid {message['sdpMid']!r:.40}")
-            candidate = parse_candidate(message["candidate"])
-            candidate.sdpMid = message["sdpMid"]
-            self.log(self.name, "addIceCandidate", f"{candidate.type} {candidate.ip}:{candidate.port}")
-            await self.pc.addIceCandidate(candidate)
-            candidates.append(message["candidate"])
+    async def connect(self) -> Done:
+        """Wait. ICE finds the pair of addresses that works; over it a DTLS handshake makes keys that only these two
+        have, and this peer compares the certificate it is shown with the fingerprint from the SDP."""
+        await self.health.until(lambda: self.pc.connectionState == "connected", "not connected")
+        self.selected_pair = nominated_pair(self.pc)
+        self.log(self.name, "connected", str(self.selected_pair))
+        self.listening = asyncio.create_task(self.listen())
+        self.tasks.append(self.listening)
+        return self.done("connect", self.selected_pair)
 
-        async def end(message: Message) -> None:
-            nonlocal finished
-            self.log(self.name, "addIceCandidate(null)", "that was the last one")
-            await self.pc.addIceCandidate(None)
-            finished = True
+    async def first_picture(self) -> Done:
+        """Wait. The other side encodes a picture, cuts it into RTP packets and encrypts them; this peer puts them back
+        in order, decodes, and has its first picture. It is whole, a key frame; later ones hold what has changed."""
+        await self.health.until(lambda: self.picture is not None, "connected, but no picture arrived")
+        self.log(self.name, "first picture")
+        return self.done("first picture", self.picture)
 
-        while not finished:
-            await self._take({"candidate": apply, "end-of-candidates": end}, self.patience)
-        return self.done("addIceCandidate", candidates)
+    # After the script: listening for the other side's bye, and the end.
 
-    async def replace_track(self, track: MediaStreamTrack) -> Done:
-        """Send another track in place of the present one. The m-line, the codec and the SSRC stay, so there is nothing
-        to negotiate: the other side sees other pictures, and no event."""
-        next(s for s in self.pc.getSenders() if s.kind == track.kind).replaceTrack(track)
-        self.log(self.name, "replaceTrack", track.kind)
-        return self.done("replaceTrack", track)
+    async def listen(self) -> None:
+        """Read the channel until the other side says bye. Anything else is refused."""
+        while not self.hung_up:
+            await self._act()
 
     async def hang_up(self) -> None:
         """Tell the other side, over the channel, that the call is over. Closing also sends an RTCP BYE and a DTLS
         alert, but as datagrams, which may be lost and do not say why."""
         await self._send({"type": "bye"})
 
-    def listen(self) -> None:
-        """From now on read the channel in the background: a bye ends the call, anything else is refused."""
-
-        async def until_bye() -> None:
-            await self._take({"bye": self._said_bye}, None)
-
-        self.paused = False
-        self.ear = asyncio.create_task(until_bye())
-        self.tasks.append(self.ear)
-
-    async def pause(self) -> None:
-        """Stop listening until the next description is here, so that the step that waits for it gets it."""
-        if self.ear:
-            self.paused = True
-            self.tasks.remove(self.ear)
-            self.ear.cancel()
-            await asyncio.gather(self.ear, return_exceptions=True)
-            self.ear = None
-
-    async def _said_bye(self, message: Message) -> None:
-        self.hung_up = True
-
     async def close(self) -> None:
-        """Stop the tasks and close the connection: its sockets, its threads, its timers. Raises CallError after 3 s."""
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        """Stop the tasks and close the connection: its sockets, threads and timers. Raises CallError after 3 s."""
+        await cancelled(*self.tasks)
         self.log(self.name, "close")
-        connecting = [ice_connection(self.pc)] if self.pc.iceConnectionState == "checking" else []
-        try:
-            async with asyncio.timeout(3):
-                await self.pc.close()
-                for connection in connecting:
-                    # aioice's connect() looks up every 20 ms and, closed meanwhile, may still start its consent timer.
-                    await asyncio.sleep(0.05)
-                    await connection.close()
-        except TimeoutError as error:
-            raise CallError(f"{self.name} did not close within 3 s: an event handler raised; see above") from error
+        await close_connection(self)
 
     # What the steps are made of.
+
+    async def apply(self, message: Message) -> None:
+        """Do what a message is for. Raises SignallingError where it cannot be used."""
+        if message["type"] in ("offer", "answer"):
+            sdp = without_candidates(message["sdp"])  # they come one by one, and each is looked at
+            check_description(sdp)
+            self.log(self.name, f"setRemoteDescription({message['type']})", describe_sdp(sdp))
+            with refusing():
+                await self.pc.setRemoteDescription(RTCSessionDescription(sdp, message["type"]))
+        elif message["type"] == "candidate":
+            candidate = parse_candidate(message["candidate"])
+            candidate.sdpMid = message["sdpMid"]
+            check_candidate(candidate, self)
+            self.log(self.name, "addIceCandidate", f"{candidate.type} {candidate.ip}:{candidate.port}")
+            await self.pc.addIceCandidate(candidate)
+            self.remote_candidates.append(message["candidate"])
+        elif message["type"] == "end-of-candidates":
+            self.log(self.name, "addIceCandidate(null)", "that was the last one")
+            await self.pc.addIceCandidate(None)
+        elif message["type"] == "bye":
+            self.hung_up = True
 
     async def _send(self, message: Message, detail: str = "") -> None:
         self.log(self.name, f"send {message['type']}", detail)
         await self.channel.send(json.dumps(message))
 
-    async def _take(self, actions: dict[str, Callable[[Message], Awaitable[None]]], patience: float | None) -> Message:
-        """Read the channel until one of the awaited messages has been acted on; refuse every other by its name."""
-        wanted = self.waiting = " or ".join(actions)
+    async def _take(self, *kinds: str) -> Message:
+        """Read the channel until a message of one of these types has been used. Raises CallError if none comes."""
+        self.waiting, self.refused = " or ".join(kinds), ""
         try:
-            async with asyncio.timeout(patience):
-                while True:
-                    text, kind = await self.channel.receive(), "message"
-                    try:
-                        message = parse_message(text)
-                        kind = message["type"]
-                        if kind not in actions:
-                            raise SignallingError(f"in state {self.pc.signalingState}, waiting for {wanted}")
-                        self.log(self.name, f"receive {kind}")
-                        await actions[kind](message)
-                        self.waiting = ""
-                        return message
-                    except UNUSABLE as error:
-                        reason = str(error).partition("\n")[0][:200] or f"malformed ({type(error).__name__})"
-                        self.log(self.name, f"refused {kind}", reason)
-                        self.refused = f"{self.name} refused the {kind} ({reason})"
+            async with asyncio.timeout(self.deadline) as limit:
+                while (message := await self._act(*kinds)) is None:
+                    if self.refused.startswith(kinds) and "candidate" not in kinds:  # another one may come, but soon
+                        limit.reschedule(min(limit.when() or math.inf, asyncio.get_running_loop().time() + 1))
         except TimeoutError as error:
-            raise CallError(f"{self.name} waited {patience:g} s for {wanted} and got none. {self.refused}") from error
+            raise CallError(
+                f"{self.name} waited for the {self.waiting} and got none. {self.refused}".strip()
+            ) from error
+        self.waiting = ""
+        if self.hung_up:
+            raise CallError(f"{self.name}: the other side hung up meanwhile")
+        return message
+
+    async def _act(self, *kinds: str) -> Message | None:
+        """Read one message and do what it is for. None: it is refused by its name, not awaited or of no use."""
+        text, kind = await self.channel.receive(), "message"
+        try:
+            message = parse_message(text)
+            kind = message["type"]
+            if kind not in (*kinds, "bye"):
+                raise SignallingError(f"in state {self.pc.signalingState}, waiting for {' or '.join(kinds) or 'bye'}")
+            self.log(self.name, f"receive {kind}")
+            await self.apply(message)
+            return message
+        except SignallingError as error:
+            self.log(self.name, f"refused {kind}", str(error))
+            if kind in ("offer", "answer") or (kind in (*kinds, "message") and not self.refused):
+                self.refused = f"{kind} refused by {self.name}: {printable(str(error))}"
+            await asyncio.sleep(0)  # a flood of such messages does not hold up the event loop
+            return None
 
     def done(self, what: str, made: Any = None) -> Done:
         """Return what a step made and which states have changed since the last one."""
         before, self._seen = self._seen, self.states
-        changed = tuple(
-            f"{name} {before[name]} → {state}" for name, state in self._seen.items() if before[name] != state
-        )
-        return Done(self.name, what, made, changed)
+        changed = [f"{name} {before[name]} → {state}" for name, state in self._seen.items() if before[name] != state]
+        return Done(self.name, what, made, tuple(changed))
 
     def _on_state(self, state: str) -> None:
         self.log(self.name, state, f"→ {getattr(self.pc, state)}")
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         self.log(self.name, "track", f"the other side will send {track.kind}")
-        if self.marker_bit and track.kind == "video":
-            end_frames_at_marker(next(r for r in self.pc.getReceivers() if r.track is track))
-        self.tasks.append(asyncio.create_task(self._read(track)))
-
-    async def _read(self, track: MediaStreamTrack) -> None:
-        # A track nobody reads would queue its frames without bound.
-        with contextlib.suppress(MediaStreamError):  # raised by recv() when the track has ended
-            while True:
-                frame = await track.recv()
-                if isinstance(frame, av.AudioFrame):
-                    self.on_sound(to_samples(frame))
-                elif isinstance(frame, av.VideoFrame):
-                    self.picture = to_picture(frame)
-                    self.on_picture(self.picture)
+        self.tasks.append(asyncio.create_task(receive_frames(self, track)))
 
 
-# The places where this program departs from stock aiortc, or looks where aiortc does not show.
+# ---- 5  A call -------------------------------------------------------------------------------------------------------
+
+
+class Call:
+    """Two peers in one process, a channel between them, and a source of pictures at pc1: from the offer to the end.
+
+    `back` is a source at pc2; `channels` are two ends to use instead of the queues'; the rest are options of Peer.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        back: Source | None = None,
+        log: Log | None = None,
+        channels: tuple[Channel, Channel] | None = None,
+        **options: Any,
+    ) -> None:
+        self.log = Log() if log is None else log
+        self.started = self.log.now()
+        self.closing: asyncio.Task[None] | None = None
+        one, two = channels or memory_channel()
+        self.pc1, self.pc2 = self.peers = Peer("pc1", one, self.log, **options), Peer("pc2", two, self.log, **options)
+        self.codec, self.deadline = self.pc1.codec, self.pc1.deadline
+        self.track, self.back = OutgoingTrack(source), OutgoingTrack(back) if back else None
+        self.pc2.on_picture = self.meter.on_received
+        if self.back:
+            self.pc1.on_picture = self.back.meter.on_received
+        self.measured = False  # whether run() played the scripts at once, without a reader's pauses in between
+
+    @property
+    def meter(self) -> Meter:
+        """It times the pictures from pc1 to pc2: a stopwatch that sees both ends, which no peer does."""
+        return self.track.meter
+
+    @property
+    def steps(self) -> list[Step]:
+        """Both scripts in one list, to walk through."""
+        return in_turns(*self.scripts)
+
+    @property
+    def scripts(self) -> tuple[list[Step], list[Step]]:
+        """What pc1 and pc2 have to do."""
+        one, two = caller(self.pc1, self.track), callee(self.pc2, self.back)
+        if self.back:
+            one.append(Step(self.pc1, "first picture", self.pc1.first_picture))
+        return one, two
+
+    async def run(self, steps: list[Step] | None = None) -> None:
+        """Play both scripts at once, as two programs would; or these steps in a row. CallError after the deadline."""
+        self.measured = self.measured or steps is None
+        await in_time(self, [play(script) for script in (self.scripts if steps is None else [steps])])
+
+    def after(self, what: str) -> float | None:
+        """Seconds from making the peers until the last one logged that; None where run() did not play both at once."""
+        times = [event.t for event in self.log.events if event.what == what and event.t >= self.started]
+        return times[-1] - self.started if self.measured and times else None
+
+    async def check(self) -> None:
+        """Raise CallError if the call is broken: aiortc tells of a dead source or a vanished peer late or never."""
+        for peer in self.peers:
+            await peer.health.check()
+
+    def mute(self) -> None:
+        """Send black pictures in place of the source's, or its own again. The other side is not told."""
+        self.track.muted = not self.track.muted
+        self.log("pc1", "mute" if self.track.muted else "unmute", "video")
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether a peer heard the other say bye."""
+        return self.pc1.hung_up or self.pc2.hung_up
+
+    async def switch(self, source: Source) -> Done:
+        """Send another source's pictures from now on, and release the old source. The m-line, the codec and the SSRC
+        stay, so nothing is negotiated. (If the new source gives no picture, the old one stays: CallError.)"""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(source.close)
+            await source.ready()
+            sender = next((sender for sender in self.pc1.pc.getSenders() if sender.track is self.track), None)
+            if sender is None:
+                raise CallError("nothing is being sent that could be replaced: call again")
+            stack.pop_all()  # it works: from here on the track closes it
+        old, self.track = self.track, OutgoingTrack(source, replaces=self.track)
+        self.log("call", "switch", f"{old.source.label} → {source.label}")
+        sender.replaceTrack(self.track)
+        self.log("pc1", "replaceTrack", "video")
+        await old.retire()
+        return self.pc1.done("replaceTrack", self.track)
+
+    async def hang_up(self) -> None:
+        """pc1 says bye, pc2 hears it, both sides close."""
+        await self.pc1.hang_up()
+        if self.pc2.listening:
+            await asyncio.wait([self.pc2.listening], timeout=0.5)
+        await self.close()
+
+    async def finish(self) -> None:
+        """Stop capturing, and give the pictures under way up to half a second to arrive."""
+        tracks, until = [track for track in (self.track, self.back) if track], self.log.now() + 0.5
+        for track in tracks:
+            track.stop()
+        while any(track.meter.sent > track.meter.received for track in tracks) and self.log.now() < until:
+            await asyncio.sleep(0.005)
+        await self.pc1.health.read_stats()
+
+    @property
+    def closed(self) -> bool:
+        return self.closing is not None
+
+    async def close(self) -> None:
+        """Release everything: the sources first, so that nothing new is made, then both peers. Whoever asks for it
+        again, or is cancelled meanwhile, changes nothing."""
+        self.closing = self.closing or asyncio.create_task(self._close())
+        await asyncio.shield(self.closing)
+
+    async def _close(self) -> None:
+        ends = [track.retire() for track in (self.track, self.back) if track] + [peer.close() for peer in self.peers]
+        outcomes = await asyncio.gather(*ends, return_exceptions=True)
+        self.log("call", "closed")
+        for outcome in filter(None, outcomes):
+            raise outcome
+
+
+# ---- 6  Health: waiting, statistics, silence, the likely cause -------------------------------------------------------
+
+
+async def in_time(call: Call, scripts: list[Coroutine[Any, Any, None]]) -> None:
+    """Run scripts at once until all have ended. Raises the first error, or CallError after the call's deadline."""
+    tasks = [asyncio.create_task(script) for script in scripts]
+    begun = now = call.log.now()
+    late = 0.0  # s this process was kept waiting by others
+    try:
+        while not all(task.done() for task in tasks):
+            await asyncio.wait(tasks, timeout=0.02, return_when=asyncio.FIRST_EXCEPTION)
+            before, now = now, call.log.now()
+            late += max(0.0, now - before - 0.04)  # 20 ms were asked for, and the call's own work takes some, too
+            over = now - begun > call.deadline
+            for task in filter(asyncio.Task.done, tasks):
+                if not (over and isinstance(task.exception(), CallError)):
+                    task.result()
+            await call.check()
+            if over and any(not task.done() or task.exception() for task in tasks):
+                connected = {peer.pc.connectionState for peer in call.peers} == {"connected"}
+                busy = f"This machine is too busy, the program was kept waiting for {late:.1f} s of them: end other "
+                busy += "programs, or give it more time (--deadline 30) or less to do (--size 320x240). "
+                why = f"{busy if late > 0.2 * call.deadline else ''}{diagnosis(*call.peers)}"
+                raise CallError(f"{'no picture' if connected else 'not connected'} after {call.deadline:g} s. {why}")
+    finally:
+        await cancelled(*tasks)
+
+
+def diagnosis(*peers: Peer) -> str:
+    """The state of every layer and the likely cause, in one line: what is wrong below explains what is above."""
+    layers = [
+        f"{peer.name}: signalling {peer.pc.signalingState}, gathering {peer.pc.iceGatheringState}, ICE "
+        f"{peer.pc.iceConnectionState}, DTLS {peer.health.dtls_state}, connection {peer.pc.connectionState}"
+        for peer in peers
+    ]
+    return f"{'; '.join(layers)}. Likely cause: {min(peer.health.trouble for peer in peers)[1]}"
+
+
+class Health:
+    """What a peer can tell of itself: whether it is still connected, how much it sends, and what is likely wrong."""
+
+    SILENCE = 3.0  # s without a datagram; aiortc's RTCP alone sends one every 0.5 to 1.5 s
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.bytes_sent = self.packets_lost = 0
+        self.bitrate_kbps = 0.0  # sent, over the last half second
+        self._heard, self._silent, self._read_at = 0, 0.0, peer.log.now()  # datagrams, s, s
+
+    async def until(self, reached: Callable[[], bool], otherwise: str) -> None:
+        """Wait until something holds. Raises CallError with the diagnosis when it does not in time, or cannot."""
+        until = self.peer.log.now() + self.peer.deadline
+        while not reached():
+            if self.peer.log.now() > until:
+                raise CallError(f"{otherwise} after {self.peer.deadline:g} s. {diagnosis(self.peer)}")
+            await self.check()
+            await asyncio.sleep(0.001)
+
+    async def check(self) -> None:
+        """Raise CallError if this end is broken."""
+        peer = self.peer
+        for track in peer.tracks:  # not the senders' tracks: aiortc's sender forgets one that has ended
+            while getattr(track, "successor", None):
+                track = track.successor
+            if failure := getattr(track, "failure", None):
+                raise failure
+        for bug in peer.bugs:
+            raise bug
+        for task in peer.tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()):
+                raise error
+        if peer.hung_up:
+            return
+        if peer.pc.connectionState in ("failed", "closed"):
+            raise CallError(f"{peer.name} is {peer.pc.connectionState}. {diagnosis(self.peer)}")
+        if peer.log.now() - self._read_at >= 0.5:
+            await self.read_stats()
+
+    async def read_stats(self) -> None:
+        """Read the statistics (W3C webrtc-stats). Raises CallError if the other side has fallen silent."""
+        peer, now = self.peer, self.peer.log.now()
+        elapsed, self._read_at = now - self._read_at, now
+        reports = list((await peer.pc.getStats()).values())
+        # aiortc's inbound-rtp counts no losses once a packet was sent again: take what the other side has reported.
+        outgoing = {stats.type: stats for stats in reports if getattr(stats, "kind", "") == "video"}
+        if "outbound-rtp" in outgoing:
+            sent = outgoing["outbound-rtp"].bytesSent
+            self.bitrate_kbps = (sent - self.bytes_sent) * 8 / max(elapsed, 0.001) / 1000
+            self.bytes_sent = sent
+        if "remote-inbound-rtp" in outgoing:  # a packet that came twice counts twice, so this can be below zero
+            self.packets_lost = max(0, outgoing["remote-inbound-rtp"].packetsLost)
+        heard = sum(stats.packetsReceived for stats in reports if stats.type == "transport")
+        # At most 1 s at a time: a process that was asleep has not listened.
+        self._silent = 0.0 if heard != self._heard else self._silent + min(elapsed, 1.0)
+        self._heard = heard
+        if self._silent > self.SILENCE and peer.selected_pair.local:
+            raise CallError(f"the other side vanished: {peer.name} got no datagram for {self.SILENCE:g} s, and no bye")
+
+    @property
+    def dtls_state(self) -> str:
+        """State of the DTLS transport: new, connecting, connected, closed, failed; "none" before there is one."""
+        return next((transport.state for transport in dtls_transports(self.peer.pc)), "none")
+
+    @property
+    def trouble(self) -> tuple[int, str]:
+        """The likely cause, behind the number of the layer that is not up: the lowest one counts."""
+        peer, dtls, servers = self.peer, self.dtls_state, " or ".join(uris(self.peer.configuration))
+        own, ice, changed = peer.pc.localDescription, peer.pc.iceConnectionState, "the SDP was changed on its way"
+        unheard = "candidates did not arrive, the ICE password is wrong, or a firewall stops UDP"
+        unmet = peer.refused or f"{peer.name} still waits for the {peer.waiting}"
+        unfed = any(isinstance(s.track, OutgoingTrack) and s.track.picture is None for s in peer.pc.getSenders())
+        causes: list[tuple[object, str]] = [
+            (servers and peer.pc.iceGatheringState == "gathering", f"no answer from {servers}"),
+            (peer.waiting and peer.waiting != "answer", unmet),
+            (peer.waiting, unmet),  # for an answer, which cannot come while the other side waits for something itself
+            (
+                dtls == "failed" and ice not in ("new", "checking", "failed"),  # it fails, too, where ICE has failed
+                f"{changed}: its fingerprint is of another certificate, or both took the same DTLS role",
+            ),
+            (own and not candidates_in(own.sdp), "no candidate was found: there is no network address to use"),
+            (ice in ("new", "checking", "failed"), f"ICE checks go unanswered: {unheard}"),
+            (dtls == "closed", "the connection was up and has ended"),
+            (dtls != "connected", "the DTLS handshake is not answered"),
+            (unfed, "the source gives no picture"),
+            (True, "pictures were sent, but none arrived whole: the network loses packets"),
+        ]
+        return next((layer, cause) for layer, (holds, cause) in enumerate(causes) if holds)
+
+
+# ---- 7  Guards: where aiortc needs help ------------------------------------------------------------------------------
+# What comes from outside is looked at here, before a library sees it. Limits and checks are no part of WebRTC; each one
+# stands for a message or datagram that ended a call, or held up the event loop for seconds.
+
+# A browser's offer of sound and two videos has 100 codecs; the worst that is taken is answered within 50 ms.
+LONGEST_MESSAGE, LONGEST_DESCRIPTION, MOST_CANDIDATES = 65_536, 700, 100  # letters, lines; a peer has some ten
+MOST_LINES = {"m=": 16, "a=rtpmap:": 110, "a=rtcp-fb:": 220, "a=rtcp-fb:*": 4, "a=ssrc": 100}
+
+
+def printable(text: str, most: int = 300) -> str:
+    """Return a text from outside with escapes for what could steer a terminal or crash OpenCV, and cut where long."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1])
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def parse_message(text: str, known: dict[str, tuple[str, ...]] = MESSAGES) -> Message:
+    """Return the message in a JSON text, one of those known. Raises SignallingError with what is wrong with it."""
+    if len(text) > LONGEST_MESSAGE:
+        raise SignallingError(f"longer than {LONGEST_MESSAGE} letters")
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SignallingError(f"not JSON ({error})") from error
+    if not isinstance(message, dict):
+        raise SignallingError("not a JSON object")
+    kind = message.get("type")
+    if not isinstance(kind, str) or kind not in known:
+        raise SignallingError(f"unknown type {kind!r:.40}")
+    for name in known[kind]:
+        if not isinstance(message.get(name), str):
+            raise SignallingError(f"{kind} without the text {name!r}")
+    return message
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Around one use of aiortc with words of the other side: raise SignallingError for whatever it raises over them.
+    Its SDP parser has no error of its own."""
+    try:
+        yield
+    except (InternalError, InvalidAccessError, InvalidStateError, OperationError) as error:
+        raise SignallingError(str(error)) from error
+    except (ValueError, AssertionError, LookupError, AttributeError, TypeError, StopIteration) as error:
+        raise SignallingError(f"malformed ({type(error).__name__}: {error})") from error
+
+
+def check_description(sdp: str) -> None:
+    """Raise SignallingError for what aiortc would take only half, or take and then be unable to answer."""
+    lines = sdp.splitlines()
+    if len(lines) > LONGEST_DESCRIPTION:
+        raise SignallingError(f"more than {LONGEST_DESCRIPTION} lines")
+    for start, most in MOST_LINES.items():
+        if sum(line.startswith(start) for line in lines) > most:
+            raise SignallingError(f"more than {most} lines with {start}")
+    with refusing():
+        for section in grouplines(sdp)[1]:
+            types = [int(line[9:].split()[0]) for line in section if line.startswith("a=rtpmap:")]
+            if len(set(types)) < len(types):  # each a=rtcp-fb line would be copied to all of them
+                raise SignallingError("two codecs with one payload type")
+        description = SessionDescription.parse(sdp)
+    mids = [media.rtp.muxId for media in description.media]
+    if not mids or not all(mids) or len(set(mids)) < len(mids):
+        raise SignallingError("no m-line, or one without a mid of its own")
+    if any(set(group.items) - set(mids) for group in description.group):
+        raise SignallingError("a=group names an m-line that is not there")
+    for media in description.media:
+        if media.kind not in ("audio", "video", "application"):
+            raise SignallingError(f"unknown kind of media {media.kind!r:.40}")
+        if media.kind != "application":
+            known = {c.mimeType.lower() for c in get_capabilities(media.kind).codecs} - {"video/rtx"}
+            if not known & {codec.mimeType.lower() for codec in media.rtp.codecs}:
+                raise SignallingError(f"no {media.kind} codec in common")
+        if (media.direction is None and media.kind != "application") or not (media.dtls and media.dtls.fingerprints):
+            raise SignallingError("direction, a=setup or a=fingerprint is missing")
+        if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
+            raise SignallingError("a=ice-ufrag or a=ice-pwd is missing")
+
+
+def parse_candidate(line: str) -> RTCIceCandidate:
+    """Return the candidate in a "candidate:..." line. Raises SignallingError.
+
+    aioice passes over an unknown type in silence, looks a .local name up in the network, loses its socket over an
+    impossible port, and takes the right candidate for a duplicate after one with component 2 (RTCP has no port of its
+    own here).
+    """
+    with refusing():
+        candidate = candidate_from_sdp(line.removeprefix("candidate:"))
+        candidate.ip = str(ipaddress.ip_address(candidate.ip))  # as datagrams' addresses are written
+    if candidate.type not in ("host", "srflx", "relay") or not 0 < candidate.port < 65536 or candidate.component != 1:
+        raise SignallingError(f"type {candidate.type!r:.40}, component or port {candidate.port} is impossible")
+    return candidate
+
+
+def check_candidate(candidate: RTCIceCandidate, peer: Peer) -> None:
+    """Raise SignallingError for a candidate of no m-line, or one too many."""
+    if candidate.sdpMid not in {user.mid for user in (*peer.pc.getTransceivers(), peer.pc.sctp) if user}:
+        raise SignallingError(f"no m-line has the mid {candidate.sdpMid!r:.40}")
+    if len(peer.remote_candidates) >= MOST_CANDIDATES:
+        raise SignallingError(f"more than {MOST_CANDIDATES} candidates")
+
+
+def describe_sdp(sdp: str) -> str:
+    """Return one line about an SDP: its media, their codecs, its size."""
+    media = [line[2:].partition(" ")[0] for line in sdp.splitlines() if line.startswith("m=")]
+    codecs = [line.partition(" ")[2].partition("/")[0] for line in sdp.splitlines() if line.startswith("a=rtpmap:")]
+    return f"{', '.join(media) or 'no media'} ({' '.join(dict.fromkeys(codecs))}), {len(sdp)} bytes"
+
+
+def without_candidates(sdp: str) -> str:
+    """Return the SDP as it was before gathering: aiortc ignores later candidates once it has read end-of-candidates."""
+    lines = sdp.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates")))
+
+
+def candidates_in(sdp: str) -> list[dict[str, str]]:
+    """Return the candidates of an SDP in the form of RTCIceCandidateInit (W3C webrtc-pc, section 4.8.1)."""
+    lines = [line.removeprefix("a=") for line in sdp.splitlines()]
+    # MAX_BUNDLE: one transport serves all m-lines, so its candidates are sent once, with the first one's mid.
+    mid = next((line.removeprefix("mid:") for line in lines if line.startswith("mid:")), "")
+    return [{"candidate": line, "sdpMid": mid} for line in dict.fromkeys(lines) if line.startswith("candidate:")]
+
+
+def uris(configuration: RTCConfiguration) -> list[str]:
+    """Return the STUN and TURN servers of a configuration, without users and passwords."""
+    urls = [server.urls for server in configuration.iceServers or []]
+    return [uri for one in urls for uri in ([one] if isinstance(one, str) else one)]
+
+
+def check_servers(configuration: RTCConfiguration, sdp: str) -> None:
+    """Raise CallError when a server has given no candidate; aiortc passes over that in silence."""
+    types = {parse_candidate(candidate["candidate"]).type for candidate in candidates_in(sdp)}
+    for uri in uris(configuration):
+        if uri.startswith("turn") and "relay" not in types:
+            raise CallError(f"{uri} lends no address: is it running, and are user and password right?")
+        if uri.startswith("stun") and not types & {"srflx"} and "host" in types:  # there is none where all is relayed
+            raise CallError(f"{uri} gives no answer: is it running, and can it be reached?")
 
 
 class LoopbackOnly:
-    """While entered, ICE finds one address: 127.0.0.1.
+    """While entered, ICE finds one address, 127.0.0.1, unless a server is named that is elsewhere; and the sockets that
+    it opens are GuardedSockets.
 
     aioice leaves the loopback address out of its host candidates, as RFC 8445 section 5.1.1.1 asks, so a machine
-    without a network would find none and wait for ever. Here it is the only one: no datagram leaves the
-    machine from here. The function belongs to the whole process; the last one to leave puts the original back.
+    without a network would find none and wait for ever. Here it is the only one: no datagram leaves the machine. Both
+    names belong to the whole process; the last one to leave puts the originals back.
     """
 
     entered: ClassVar[int] = 0
-    original: ClassVar[Callable[..., list[str]]]
+    originals: ClassVar[dict[str, Any]]
+
+    def __init__(self, configuration: RTCConfiguration = NO_SERVERS) -> None:
+        hosts = {parse_stun_turn_uri(uri)["host"] for uri in uris(configuration)}
+        self.wanted = hosts <= {"127.0.0.1", "localhost"}
 
     def __enter__(self) -> None:
+        names = vars(aioice.ice)
         if LoopbackOnly.entered == 0:
-            LoopbackOnly.original = aioice.ice.get_host_addresses
-            aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+            LoopbackOnly.originals = {name: names[name] for name in ("get_host_addresses", "StunProtocol")}
+            names["StunProtocol"] = GuardedSocket
+        if self.wanted:
+            names["get_host_addresses"] = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
         LoopbackOnly.entered += 1
 
     def __exit__(self, *_: object) -> None:
         LoopbackOnly.entered -= 1
         if LoopbackOnly.entered == 0:
-            aioice.ice.get_host_addresses = LoopbackOnly.original
+            vars(aioice.ice).update(LoopbackOnly.originals)
+
+
+class GuardedSocket(aioice.ice.StunProtocol):
+    """A UDP socket of aioice that lets in only what can belong to the call: any program may send to an open port, and
+    one empty datagram would end the call."""
+
+    def __init__(self, receiver: aioice.Connection) -> None:
+        super().__init__(receiver)
+        vars(self)["datagram_received"] = self._receive  # in front of the class's own, which a tap may replace
+
+    def _receive(self, data: bytes, address: tuple[Any, ...]) -> None:
+        if not 0 < len(data) <= 1500:  # RFC 9147 and RFC 3711 keep below what Ethernet carries
+            return
+        try:  # STUN, which may come from anywhere: it is signed
+            message = aioice.stun.parse_message(data)
+            if message.message_class == aioice.stun.Class.REQUEST and "PRIORITY" not in message.attributes:
+                return
+        except struct.error:  # an attribute is too short
+            return
+        except ValueError:
+            known = {(candidate.host, candidate.port) for candidate in self.receiver.remote_candidates}
+            if data[0] < 4 or address[:2] not in known:  # malformed STUN (RFC 7983), or a stranger's
+                return
+        type(self).datagram_received(self, data, address)
+
+
+def dtls_transports(pc: RTCPeerConnection) -> list[RTCDtlsTransport]:
+    """Return the transport of each m-line: with MAX_BUNDLE it is the same for all."""
+    return [receiver.transport for receiver in pc.getReceivers()] + ([pc.sctp.transport] if pc.sctp else [])
+
+
+def ice_connection(pc: RTCPeerConnection) -> aioice.Connection:
+    """Return aioice's side of a peer. Private: aiortc does not say which pair was nominated."""
+    connection: aioice.Connection = vars(dtls_transports(pc)[0].transport)["_connection"]
+    return connection
+
+
+class Pair(NamedTuple):
+    """The selected candidate pair: "address:port type protocol" of either side, empty before there is one."""
+
+    local: str = ""
+    remote: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.local} ↔ {self.remote}"
+
+
+def nominated_pair(pc: RTCPeerConnection) -> Pair:
+    """Return the pair of candidates ICE chose; empty before it has chosen."""
+    for pair in vars(ice_connection(pc))["_nominated"].values():
+        sides = (pair.local_candidate, pair.remote_candidate)
+        return Pair(*(f"{side.host}:{side.port} {side.type} {side.transport}" for side in sides))
+    return Pair()
+
+
+async def close_connection(peer: Peer) -> None:
+    """Close a peer's connection. Raises CallError where that takes more than 3 s."""
+    connections = [ice_connection(peer.pc)] if dtls_transports(peer.pc) else []
+    sockets = [socket for connection in connections for socket in vars(connection)["_protocols"]]
+
+    async def close() -> None:
+        checking = peer.pc.iceConnectionState == "checking"
+        await peer.pc.close()
+        for transceiver in peer.pc.getTransceivers():
+            await transceiver.stop()  # again: aiortc may have started it since, if DTLS was done just then
+        if checking:  # aioice's connect() looks up every 20 ms and, closed meanwhile, may still start its consent timer
+            await asyncio.sleep(0.05)
+            await connections[0].close()
+
+    closing = asyncio.create_task(close())
+    await asyncio.wait([closing], timeout=3)
+    for socket in () if closing.done() else sockets:
+        # A TURN server does not answer. aioice would ask it for a minute to take its address back, which then expires.
+        if asking := getattr(socket.transport, "_TurnTransport__close_task", None):
+            peer.log(peer.name, "note", f"{' and '.join(uris(peer.configuration))}: no answer at the end of the call")
+            asking.cancel()
+            await asyncio.wait([closing], timeout=1)
+    if not closing.done():
+        closing.cancel()
+        raise CallError(f"{peer.name} did not close within 3 s: an event handler raised, or this machine is too busy")
+    closing.result()
 
 
 class MarkerJitterBuffer(JitterBuffer):
-    """A jitter buffer that releases a frame with its last packet.
+    """A jitter buffer that releases a frame with its last packet, and does not wait for what will not come.
 
-    aiortc's own waits for the first packet of the next frame, one frame interval later: 33 ms at 30 frames/s.
-    The last packet of a video frame has the RTP marker bit set (RFC 3550 section 5.1; VP8: RFC 7741 section 4.1,
-    H264: RFC 6184 section 5.1). When
-    a lost packet comes late, several frames are whole at once; aiortc takes one a packet, so they follow one by one.
+    aiortc's own waits for the first packet of the next frame, one frame interval later: 33 ms at 30 frames/s. The last
+    packet of a video frame has the RTP marker bit set (RFC 3550 section 5.1; VP8: RFC 7741 section 4.1, H264: RFC 6184
+    section 5.1). And after a gap aiortc's waits until 512 packets have come; this one asks for a key picture (PLI) when
+    the sender can no longer repair the gap (it keeps 128 packets), or has not within half a second. When a lost packet
+    comes late, several frames are whole at once; aiortc takes one a packet, so they follow one by one.
+
+    `undecoded` tells how many frames wait to be decoded. Where a busy machine does not get through them, the rest is
+    thrown away and the next key picture is what goes on: the newest picture wins.
     """
 
+    KEPT, PATIENCE = 128, 0.5  # packets a sender can repeat, s
+
+    def __init__(self, undecoded: Callable[[], int] = lambda: 0) -> None:
+        super().__init__(capacity=512, is_video=True)  # as many packets as aiortc's own
+        self.needs_key, self._stuck_since, self._asked_at = True, math.inf, 0.0
+        self.undecoded, self._idle_at = undecoded, 0.0  # when nothing waited
+
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
-        lost, frame = super().add(packet)
-        return lost, frame or self._release_marked()
+        now, waiting = time.perf_counter(), self.undecoded()
+        self._idle_at = self._idle_at if waiting else now
+        behind = waiting > 4 and now > self._idle_at + 0.25  # a repaired gap gives as many, but soon decoded
+        if self._origin is not None:
+            ahead = (packet.sequence_number - self._origin) % 65536
+            if ahead > 65536 - self.capacity:  # it comes too late
+                return False, None
+            gap = next((n for n in range(self.capacity) if not self._packets[(self._origin + n) % self.capacity]), 0)
+            if ahead > gap + self.KEPT or now > self._stuck_since + self.PATIENCE:
+                self.remove(self.capacity)
+                self._origin, self.needs_key = packet.sequence_number, True
+        _, frame = super().add(packet)
+        frame = frame if frame and frame.data else self._release_marked()  # without data: packets of padding
+        if frame:
+            self._stuck_since = math.inf
+            self.needs_key = behind or (self.needs_key and not is_key_picture(frame.data))
+        elif packet.marker:  # the end of a frame that is not whole
+            self._stuck_since = min(self._stuck_since, now)
+        ask = self.needs_key and not behind and packet.marker == 1 and now > self._asked_at + 0.2
+        self._asked_at = now if ask else self._asked_at
+        return ask, None if self.needs_key or not (frame and frame.data) else frame
 
     def _release_marked(self) -> JitterFrame | None:
         payloads: list[bytes] = []
@@ -674,551 +1076,52 @@ class MarkerJitterBuffer(JitterBuffer):
         return None
 
 
-def end_frames_at_marker(receiver: RTCRtpReceiver) -> None:
-    """Give a video receiver a MarkerJitterBuffer before its first packet. Raises CallError when aiortc has moved it."""
+def is_key_picture(data: bytes) -> bool:
+    """Whether a frame can be decoded without earlier ones: VP8's start code (RFC 6386 section 9.1), or an H264 frame
+    with its parameters or a whole picture in it (RFC 6184 section 1.3)."""
+    if data[:4] == b"\0\0\0\1":
+        return any(unit and unit[0] & 31 in (5, 7) for unit in data.split(b"\0\0\1"))
+    return data[3:6] == b"\x9d\x01\x2a"
+
+
+def end_frames_at_marker(pc: RTCPeerConnection, track: MediaStreamTrack) -> None:
+    """Give a video track a MarkerJitterBuffer before its first packet. Raises CallError when aiortc has moved it."""
+    receiver = next(receiver for receiver in pc.getReceivers() if receiver.track is track)
     name = "_RTCRtpReceiver__jitter_buffer"  # private: aiortc offers no way to choose a jitter buffer
     if not isinstance(getattr(receiver, name, None), JitterBuffer):
         raise CallError("this version of aiortc keeps its jitter buffer elsewhere: run with --jitter-buffer stock")
-    setattr(receiver, name, MarkerJitterBuffer(capacity=512, is_video=True))  # 512 packets, as aiortc's own
+    setattr(receiver, name, MarkerJitterBuffer(vars(receiver)["_RTCRtpReceiver__decoder_queue"].qsize))
 
 
-def ice_connection(pc: RTCPeerConnection) -> aioice.Connection:
-    """Return aioice's side of a peer that has a transceiver. Private: aiortc does not say which pair was nominated."""
-    connection = vars(pc.getTransceivers()[0].receiver.transport.transport)["_connection"]
-    assert isinstance(connection, aioice.Connection)
-    return connection
-
-
-def nominated_pair(pc: RTCPeerConnection) -> Pair:
-    """Return the pair of candidates ICE chose; empty before it has chosen."""
-    for pair in vars(ice_connection(pc))["_nominated"].values():
-        sides = (pair.local_candidate, pair.remote_candidate)
-        return Pair(*(f"{side.host}:{side.port} {side.type} {side.transport}" for side in sides))
-    return Pair()
-
-
-# ---- 4  A call -------------------------------------------------------------------------------------------------------
-
-
-class Step(NamedTuple):
-    """One line of the negotiation: who does what, and the coroutine function that does it."""
-
-    who: str
-    what: str
-    run: Callable[[], Awaitable[Done]]
-
-    @property
-    def why(self) -> str:
-        """What the step is for, in a sentence or two."""
-        run = self.run.func if isinstance(self.run, functools.partial) else self.run
-        return " ".join((inspect.getdoc(run) or "").split())
-
-
-class Call:
-    """Two peers, a channel between them, and a source of pictures at pc1: from the first offer to the end.
-
-    `sound` is a source of sound to send as well. `channels` are the two ends, pc1's and pc2's, of another way between
-    them. `deadline` is in seconds.
-    """
-
-    SILENCE = 3.0  # s without a datagram; aiortc's RTCP alone sends one every 0.5 to 1.5 s
-
-    def __init__(
-        self,
-        source: Source,
-        *,
-        codec: str = "VP8",
-        marker_bit: bool = True,
-        deadline: float = 5.0,
-        ice: IceOptions | None = None,
-        log: Log | None = None,
-        channels: tuple[Channel, Channel] | None = None,
-        sound: SoundSource | None = None,
-    ) -> None:
-        self.log = Log() if log is None else log
-        self.codec, self.deadline = codec, deadline
-        self.meter, self.sound_meter = Meter(), SoundMeter()
-        self.clock = RtpClock()
-        self.track = OutgoingTrack(source, self.meter, self.clock, even=codec == "H264")
-        self.sound = OutgoingSound(sound, self.sound_meter) if sound else None
-        one, two = channels or memory_channel()
-        self.started = self.log.now()
-        self.pc1 = Peer("pc1", one, self.log, ice=ice, patience=deadline, marker_bit=marker_bit)
-        self.pc2 = Peer("pc2", two, self.log, ice=ice, patience=deadline, marker_bit=marker_bit)
-        self.pc2.on_picture, self.pc2.on_sound = self.meter.on_received, self.sound_meter.on_received
-        self.connected_after: float | None = None  # seconds from making the peers
-        self.first_frame_after: float | None = None
-        self.selected_pair = Pair()
-        self.bytes_sent = self.packets_lost = 0
-        self.bitrate_kbps = 0.0  # of the last half second
-        self.closed = False
-        self._heard = {"pc1": 0, "pc2": 0}  # datagrams received from
-        self._silent = {"pc1": 0.0, "pc2": 0.0}  # seconds
-        self._checked = self.log.now()
-
-    @property
-    def steps(self) -> list[Step]:
-        """The negotiation. The program, --step and the tests all walk down this list."""
-        pc1, pc2 = self.pc1, self.pc2
-        return [
-            Step("pc1", "addTrack", functools.partial(pc1.add_track, self.track, self.codec)),
-            *(
-                [Step("pc1", "addTrack(audio)", functools.partial(pc1.add_track, self.sound, "opus"))]
-                if self.sound
-                else []
-            ),
-            Step("pc1", "createOffer", pc1.create_offer),
-            Step("pc1", "setLocalDescription(offer)", pc1.set_local_description),
-            Step("pc1", "send the offer", pc1.send_description),
-            Step("pc2", "setRemoteDescription(offer)", functools.partial(pc2.receive_description, "offer")),
-            Step("pc1", "send its candidates", pc1.send_candidates),
-            Step("pc2", "addIceCandidate", pc2.receive_candidates),
-            Step("pc2", "createAnswer", pc2.create_answer),
-            Step("pc2", "setLocalDescription(answer)", pc2.set_local_description),
-            Step("pc2", "send the answer", pc2.send_description),
-            Step("pc1", "setRemoteDescription(answer)", functools.partial(pc1.receive_description, "answer")),
-            Step("pc2", "send its candidates", pc2.send_candidates),
-            Step("pc1", "addIceCandidate", pc1.receive_candidates),
-            Step("both", "connect", self.connect),
-            Step("pc2", "first picture", self.first_picture),
-        ]
-
-    def steps_to_add_sound(self, source: SoundSource) -> list[Step]:
-        """The steps that add sound to the running call: a second offer and answer, with one m-line more. It is bundled
-        with the first (RFC 9143), so there is no new port, no candidate and no handshake."""
-        done = ("addTrack", "send its candidates", "addIceCandidate", "connect", "first picture")
-        again = [step for step in self.steps if not step.what.startswith(done)]
-        return [Step("pc1", "addTrack(audio)", functools.partial(self.add_sound, source)), *again]
-
-    async def run(self, steps: list[Step] | None = None) -> None:
-        """Take all the steps, one after the other. Raises CallError if the call does not come about in time."""
-        now = "the first step"
-        try:
-            async with asyncio.timeout(self.deadline):
-                for step in steps or self.steps:
-                    now = f"{step.who} {step.what}"
-                    await step.run()
-        except TimeoutError as error:
-            missed = "not finished" if self.connected_after else "not connected"
-            raise CallError(f"{missed} after {self.deadline:g} s, at: {now}. {self.diagnosis}") from error
-
-    async def connect(self) -> Done:
-        """Wait. ICE finds the pair of addresses that works; over it a DTLS handshake makes keys that only these two
-        have, and each peer compares the certificate it is shown with the fingerprint from the SDP."""
-        peers = (self.pc1, self.pc2)
-        await self._until(lambda: all(peer.pc.connectionState == "connected" for peer in peers), "not connected")
-        self.connected_after = self.log.now() - self.started
-        self.selected_pair = nominated_pair(self.pc1.pc)
-        self.log(
-            "call", "connected", f"{self.connected_after * 1000:.0f} ms after the peers were made, {self.selected_pair}"
-        )
-        for peer in peers:
-            peer.listen()
-        changed = tuple(f"{peer.name} {change}" for peer in peers for change in peer.done("connect").changed)
-        return Done("both", "connect", self.selected_pair, changed)
-
-    async def first_picture(self) -> Done:
-        """pc1 encodes a picture, cuts it into RTP packets and encrypts them; pc2 puts them back in order, decodes, and
-        has the first picture. This one is whole, a key frame; those that follow hold what has changed since."""
-        await self._until(lambda: self.pc2.picture is not None, "connected, but no picture arrived")
-        self.first_frame_after = self.log.now() - self.started
-        self.log("pc2", "first picture", f"{self.first_frame_after * 1000:.0f} ms after the peers were made")
-        return Done("pc2", "first picture", self.pc2.picture)
-
-    async def switch(self, source: Source) -> Done:
-        """Send another source's pictures from now on, and release the old source. The m-line, the codec and the SSRC
-        stay, so nothing is negotiated. (If the new source gives no picture, the old one stays: CallError.)"""
-        with contextlib.ExitStack() as stack:
-            stack.callback(source.close)
-            await source.ready()
-            stack.pop_all()
-        old, self.track = self.track, OutgoingTrack(source, self.meter, self.clock, even=self.track.even)
-        self.track.picture, self.track.muted = old.picture, old.muted
-        self.log("call", "switch", f"{old.source.label} → {source.label}")
-        old.successor = self.track
-        done = await self.pc1.replace_track(self.track)
-        try:
-            async with old.busy:  # the sender may still wait for the old track's last picture
-                pass
-        finally:
-            old.stop()
-            old.source.close()
-        return done
-
-    async def add_sound(self, source: SoundSource) -> Done:
-        """Give pc1 a second track to send. Nothing is heard yet: a new offer has to tell pc2 of the new m-line."""
-        self.sound = OutgoingSound(source, self.sound_meter)
-        for peer in (self.pc1, self.pc2):
-            await peer.pause()
-        return await self.pc1.add_track(self.sound, "opus")
-
-    def mute(self, track: Outgoing) -> None:
-        """Send black pictures or silence in place of a track's own, or its own again. The other side is not told."""
-        track.muted = not track.muted
-        self.log("pc1", "mute" if track.muted else "unmute", track.kind)
-
-    async def _until(self, reached: Callable[[], bool], otherwise: str) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.deadline):
-                while not reached():
-                    await self.check()
-                    await asyncio.sleep(0.001)
-        if not reached():
-            raise CallError(f"{otherwise} after {self.deadline:g} s. {self.diagnosis}")
-
-    async def check(self) -> None:
-        """Raise CallError if the call is broken: aiortc tells of a dead source or a vanished peer late or never."""
-        for track in (self.track, self.sound):
-            if track and (failure := track.failure):
-                if isinstance(failure, CallError):
-                    raise failure
-                raise CallError(f"the source failed with {failure!r}: mend its next()") from failure
-        for peer in (self.pc1, self.pc2):
-            if peer.hung_up:
-                return
-            if peer.pc.connectionState in ("failed", "closed"):
-                raise CallError(f"{peer.name} is {peer.pc.connectionState}. {self.diagnosis}")
-            for task in peer.tasks:
-                if task.done() and not task.cancelled() and (error := task.exception()):
-                    raise error
-        elapsed = self.log.now() - self._checked
-        if elapsed >= 0.5:
-            self._checked += elapsed
-            await self._read_stats(elapsed)
-
-    async def _read_stats(self, elapsed: float) -> None:
-        reports = {peer.name: list((await peer.pc.getStats()).values()) for peer in (self.pc1, self.pc2)}
-        # aiortc's inbound-rtp counts no losses once a packet was sent again: ask the sender what pc2 reported to it.
-        outgoing = {stats.type: stats for stats in reports["pc1"] if getattr(stats, "kind", "") == "video"}
-        if "outbound-rtp" in outgoing:
-            sent = outgoing["outbound-rtp"].bytesSent
-            self.bitrate_kbps = (sent - self.bytes_sent) * 8 / elapsed / 1000
-            self.bytes_sent = sent
-        if "remote-inbound-rtp" in outgoing:
-            self.packets_lost = outgoing["remote-inbound-rtp"].packetsLost
-        for name, other in (("pc1", "pc2"), ("pc2", "pc1")):
-            heard = sum(stats.packetsReceived for stats in reports[name] if stats.type == "transport")
-            # At most 1 s at a time: a process that was asleep has not listened.
-            self._silent[other] = 0.0 if heard != self._heard[other] else self._silent[other] + min(elapsed, 1.0)
-            self._heard[other] = heard
-            if self._silent[other] > self.SILENCE and self.meter.received:
-                raise CallError(f"{other} vanished: no datagram from it for {self.SILENCE:g} s, and it did not say bye")
-
-    @property
-    def hung_up(self) -> bool:
-        """Whether a peer heard the other say bye."""
-        return self.pc1.hung_up or self.pc2.hung_up
-
-    @property
-    def diagnosis(self) -> str:
-        """The state of every layer of both peers and the likely cause, in one line."""
-        peers = (self.pc1, self.pc2)
-        layers = "; ".join(
-            f"{peer.name}: signalling {peer.pc.signalingState}, gathering {peer.pc.iceGatheringState}, "
-            f"ICE {peer.pc.iceConnectionState}, DTLS {peer.dtls_state}, connection {peer.pc.connectionState}"
-            for peer in peers
-        )
-        ice = {peer.pc.iceConnectionState for peer in peers}
-        dtls = {peer.dtls_state for peer in peers}
-        waiting = [peer for peer in peers if peer.waiting not in ("", "bye")]
-        missing = [peer.refused or f"{peer.name} still waits for the {peer.waiting}" for peer in waiting]
-        servers = " or ".join(self.pc1.ice.uris)
-        causes = {
-            f"no answer from {servers}": any(peer.pc.iceGatheringState == "gathering" for peer in peers),
-            ", ".join(missing): bool(missing),
-            "no candidate was found: there is no network address to use": any(
-                peer.found == [] and candidates_in(peer.pc.remoteDescription.sdp) for peer in peers
-            ),
-            "ICE checks go unanswered: candidates did not arrive, the ICE password is wrong, or a firewall stops UDP": (
-                bool(ice & {"new", "checking", "failed"})
-            ),
-            "the connection was up and has ended": "closed" in dtls,
-            "a certificate does not match the fingerprint in the SDP, or both took the same role in the handshake: "
-            "the SDP was changed on its way": "failed" in dtls,
-            "the DTLS handshake is not answered": dtls != {"connected"},
-            "the source gives no picture, or none can be decoded": True,
-        }
-        return f"{layers}. Likely cause: {next(cause for cause, holds in causes.items() if holds)}"
-
-    async def finish(self) -> None:
-        """Stop capturing, and give the pictures under way up to half a second to arrive."""
-        self.track.stop()
-        until = self.log.now() + 0.5
-        while self.meter.sent > self.meter.received and self.log.now() < until:
-            await asyncio.sleep(0.005)
-        await self._read_stats(max(self.log.now() - self._checked, 0.001))
-
-    async def hang_up(self) -> None:
-        """pc1 says bye, pc2 hears it, both sides close: the end of a call that has no call control around it."""
-        await self.pc1.hang_up()
-        until = self.log.now() + 0.5
-        while self.connected_after and not self.pc2.hung_up and self.log.now() < until:
-            await asyncio.sleep(0.001)
-        await self.close()
-
-    async def close(self) -> None:
-        """Release everything: the source first, so that nothing new is made, then both peers."""
-        if self.closed:
-            return
-        self.closed = True
-        try:
-            for track in (self.track, self.sound):
-                if track:
-                    track.stop()
-                    track.source.close()
-        finally:
-            outcomes = await asyncio.gather(self.pc1.close(), self.pc2.close(), return_exceptions=True)
-            self.log("call", "closed")
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
-
-
-# ---- 5  Call control: who calls whom. This is not WebRTC -------------------------------------------------------------
-#
-# WebRTC begins when both people want to talk. How they find each other, ring, accept or refuse is no part of it: every
-# program makes up its own way. This is one, as a table. Parts 3 and 4 know nothing of it, and it knows nothing of them.
-
-# What people say to one another names the call, so that a late word of an old one is known as such.
-SPOKEN: dict[str, type] = {"from": str, "to": str, "call": str}
-
-CALL_MESSAGES: dict[str, dict[str, type]] = {
-    "join": {"from": str},  # to the room
-    "leave": {"from": str},
-    "welcome": {"people": list},  # from the room
-    "full": {},
-    "taken": {},
-    "arrived": {"from": str},
-    "left": {"from": str},
-    **dict.fromkeys(("call", "ringing", "accept", "reject", "busy", "cancel", "bye"), SPOKEN),
-}
-
-# (state, what happens) -> (next state, what is done). What happens is a key that a person presses, a message heard,
-# the time running out (PATIENCE), or news of the media. What is not here is refused by its name. "take" makes a call
-# that was heard of the present one; "send" speaks to the other one of the present call, "reply" to whoever just spoke.
-CALL_CONTROL: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
-    ("away", "press join"): ("joining", ("send join",)),
-    ("joining", "hear welcome"): ("idle", ()),
-    ("joining", "hear full"): ("away", ()),  # all places of the room are taken
-    ("joining", "hear taken"): ("away", ()),  # somebody there has the same name
-    ("joining", "time-out"): ("away", ("send leave",)),  # we may be in, and the welcome was lost
-    ("idle", "press call"): ("calling", ("take", "send call")),
-    ("idle", "hear call"): ("ringing", ("take", "send ringing")),
-    ("idle", "hear accept of an old call"): ("idle", ("reply bye",)),  # cancelled, but the cancel was not heard
-    ("idle", "press leave"): ("away", ("send leave",)),
-    # The caller, while it rings over there
-    ("calling", "hear ringing"): ("calling", ()),
-    ("calling", "hear accept"): ("connecting", ("negotiate",)),
-    ("calling", "hear reject"): ("idle", ()),
-    ("calling", "hear busy"): ("idle", ()),
-    ("calling", "hear left"): ("idle", ()),
-    ("calling", "hear call that crossed ours"): ("calling", ()),  # ours counts: our name is the first of the two
-    ("calling", "hear call that ours crossed"): ("connecting", ("take", "send accept")),  # theirs counts
-    ("calling", "hear another call"): ("calling", ("reply busy",)),
-    ("calling", "hear accept of an old call"): ("calling", ("reply bye",)),
-    ("calling", "press hang up"): ("idle", ("send cancel",)),
-    ("calling", "press leave"): ("away", ("send cancel", "send leave")),
-    ("calling", "time-out"): ("idle", ("send cancel",)),  # no answer
-    # The one who is called
-    ("ringing", "press accept"): ("connecting", ("send accept",)),
-    ("ringing", "press reject"): ("idle", ("send reject",)),
-    ("ringing", "hear cancel"): ("idle", ()),
-    ("ringing", "hear left"): ("idle", ()),
-    ("ringing", "hear call again"): ("ringing", ("take", "send ringing")),  # the first was cancelled, unheard
-    ("ringing", "hear another call"): ("ringing", ("reply busy",)),
-    ("ringing", "hear accept of an old call"): ("ringing", ("reply bye",)),
-    ("ringing", "press leave"): ("away", ("send reject", "send leave")),
-    ("ringing", "time-out"): ("idle", ()),
-    # Both, while offer and answer, ICE and DTLS do their work
-    ("connecting", "media connected"): ("in call", ()),
-    ("connecting", "media failed"): ("idle", ("send bye", "close")),
-    ("connecting", "hear bye"): ("idle", ("close",)),
-    ("connecting", "hear cancel"): ("idle", ("close",)),  # it crossed our accept
-    ("connecting", "hear left"): ("idle", ("close",)),
-    ("connecting", "hear another call"): ("connecting", ("reply busy",)),
-    ("connecting", "hear accept of an old call"): ("connecting", ("reply bye",)),
-    ("connecting", "press hang up"): ("idle", ("send bye", "close")),
-    ("connecting", "press leave"): ("away", ("send bye", "close", "send leave")),
-    ("connecting", "time-out"): ("idle", ("send bye", "close")),
-    ("in call", "media failed"): ("idle", ("send bye", "close")),  # the other one vanished
-    ("in call", "hear bye"): ("idle", ("close",)),
-    ("in call", "hear left"): ("idle", ("close",)),
-    ("in call", "hear another call"): ("in call", ("reply busy",)),
-    ("in call", "hear accept of an old call"): ("in call", ("reply bye",)),
-    ("in call", "press hang up"): ("idle", ("send bye", "close")),
-    ("in call", "press leave"): ("away", ("send bye", "close", "send leave")),
-}
-
-PATIENCE = {"joining": 5.0, "calling": 20.0, "ringing": 25.0, "connecting": 15.0}  # seconds until the time-out
-
-
-class Phone:
-    """One person's side of call control: where in the table they are, and with whom.
-
-    It has no clock and no network: `send` takes a message's text to the room, `act` is told "negotiate" or "close".
-    """
-
-    def __init__(self, name: str, room: Room, act: Callable[[Phone, str], None], log: Log) -> None:
-        self.name, self.act, self.log = name, act, log
-        self.send = room.enter(self.hear)
-        self.state, self.other, self.call = "away", "", ""
-        self.why = ""  # what happened last
-        self.people: list[str] = []  # the others in the room
-        self.waited = 0.0  # seconds in this state
-        self._heard: deque[str] = deque(maxlen=100)  # calls heard of: a doubled message rings only once
-
-    def __str__(self) -> str:
-        with_whom = {"calling": " {}", "ringing": ": {} calls", "connecting": " with {}", "in call": " with {}"}
-        after = f" ({self.why})" if self.state in ("away", "idle") and self.why else ""
-        return f"{self.name}: {self.state}{with_whom.get(self.state, '').format(self.other)}{after}"
-
-    def press(self, what: str, other: str = "") -> None:
-        """Do what this person wants: join, call somebody, accept, reject, hang up, leave."""
-        if what == "call" and other not in self.people:
-            self.log(self.name, "refused press call", f"{other} is not in the room")
-        elif what == "call" and self.state == "idle":
-            self._happens("press call", other, secrets.token_hex(4))
-        else:
-            self._happens(f"press {what}", self.other, self.call)
-
-    def hear(self, text: str) -> None:
-        """Take a message from the room."""
-        try:
-            message = parse_message(text, CALL_MESSAGES)
-        except SignallingError as error:
-            self.log(self.name, "refused message", str(error))
-            return
-        kind, sender, call = message["type"], message.get("from", ""), message.get("call", "")
-        if kind == "welcome":
-            self.people = message["people"]
-        if kind in ("arrived", "left"):
-            self.people = [name for name in self.people if name != sender] + [sender] * (kind == "arrived")
-        if kind == "arrived" or (kind == "left" and sender != self.other):
-            self.log(self.name, f"hear that {sender} {kind}")
-        elif kind == "call":
-            self._happens(f"hear {self._which_call(sender, call)}", sender, call)
-        else:
-            old = " of an old call" if call != self.call and "call" in CALL_MESSAGES[kind] else ""
-            self._happens(f"hear {kind}{old}", sender, call)
-
-    def _which_call(self, sender: str, call: str) -> str:
-        if call in self._heard:
-            return "call heard before"
-        self._heard.append(call)
-        if sender == self.other and self.state == "calling":
-            return "call that crossed ours" if self.name < sender else "call that ours crossed"
-        if sender == self.other and self.state == "ringing":
-            return "call again"
-        return "call" if self.state == "idle" else "another call"
-
-    def media(self, news: str) -> None:
-        """Take news of the media: "connected" or "failed"."""
-        self._happens(f"media {news}", self.other, self.call)
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass."""
-        self.waited += seconds
-        if self.waited > PATIENCE.get(self.state, math.inf):
-            self._happens("time-out", self.other, self.call)
-
-    def _happens(self, what: str, who: str, call: str) -> None:
-        if (self.state, what) not in CALL_CONTROL:
-            self.log(self.name, f"refused {what}", f"in state {self.state}")
-            return
-        before = self.state
-        self.state, does = CALL_CONTROL[before, what]
-        self.log(self.name, what, f"{before} → {self.state}" if self.state != before else who)
-        if self.state != before:
-            self.waited = 0.0
-            self.why = "no answer" if what == "time-out" else what.removeprefix("hear ").removeprefix("press ")
-        for action in does:
-            verb, _, kind = action.partition(" ")
-            if verb == "take":
-                self.other, self.call = who, call
-            elif verb == "send":
-                self._say(kind, self.other, self.call)
-            elif verb == "reply":
-                self._say(kind, who, call)
-            else:
-                self.act(self, verb)
-        if self.state in ("away", "idle"):
-            self.other, self.call = "", ""
-
-    def _say(self, kind: str, to: str, call: str) -> None:
-        self.log(self.name, f"send {kind}", to)
-        self.send(json.dumps({"type": kind, "from": self.name, "to": to, "call": call}))
-
-
-class Room:
-    """Where people meet. It knows who is there, and passes on what they say: on the net, a server. It sees no media."""
-
-    def __init__(self, places: int) -> None:
-        self.places = places
-        self.people: dict[str, Callable[[str], object]] = {}  # name: how to reach them
-
-    def enter(self, hear: Callable[[str], None]) -> Callable[[str], None]:
-        """Return how someone who hears in that way can speak to the room. What is said is heard soon, in order."""
-
-        def reach(text: str) -> None:
-            asyncio.get_running_loop().call_soon(hear, text)
-
-        return lambda text: self._pass_on(text, reach)
-
-    def _pass_on(self, text: str, reach: Callable[[str], None]) -> None:
-        message = parse_message(text, CALL_MESSAGES)
-        kind, name = message["type"], message["from"]
-        if kind == "join":
-            others = [person for person in self.people if person != name]
-            refusal = "taken" if name in self.people else "full" if len(others) >= self.places else ""
-            reach(json.dumps({"type": refusal or "welcome", "people": others}))
-            if not refusal:
-                self.people[name] = reach
-                self._tell(others, {"type": "arrived", "from": name})
-        elif kind == "leave":
-            self.people.pop(name, None)
-            self._tell([*self.people], {"type": "left", "from": name})
-        elif message["to"] in self.people:
-            self.people[message["to"]](text)
-        else:
-            reach(json.dumps({"type": "left", "from": message["to"]}))
-
-    def _tell(self, people: list[str], news: Message) -> None:
-        for person in people:
-            self.people[person](json.dumps(news))
-
-
-# ---- 6  Pictures and sound: time code, colour, delay, level ----------------------------------------------------------
-#
+# ---- 8  Pictures: time code, delay, the track that is sent -----------------------------------------------------------
 # "connected" proves nothing; a picture does. Every outgoing picture carries its number in the top left corner, as 32
 # black and white cells: 16 bits number, 16 bits checksum. A cell is 8 pixels wide, to survive the compression. The
 # block starts at (4, 4), off VP8's 16-pixel grid on purpose: on it, up to one picture in five had a stale cell.
 
 CELL, CODE_ROWS, CODE_COLUMNS = 8, 2, 16  # pixels, cells, cells
 CODE_AREA = (slice(4, 4 + CODE_ROWS * CELL), slice(4, 4 + CODE_COLUMNS * CELL))  # rows, columns
+CELLS = (CODE_ROWS, CELL, CODE_COLUMNS, CELL)
 
 
 def write_time_code(picture: Picture, number: int) -> None:
     """Draw `number` modulo 65536 into a picture of at least 132 x 20 pixels, in place."""
     code = struct.pack(">H", number % 65536)
     bits = np.unpackbits(np.frombuffer(code + struct.pack(">H", binascii.crc_hqx(code, 0xFFFF)), np.uint8))
-    cells = bits.reshape(CODE_ROWS, 1, CODE_COLUMNS, 1, 1) * np.uint8(255)
-    picture[CODE_AREA].reshape(CODE_ROWS, CELL, CODE_COLUMNS, CELL, 3)[:] = cells
+    picture[CODE_AREA].reshape(*CELLS, 3)[:] = bits.reshape(CODE_ROWS, 1, CODE_COLUMNS, 1, 1) * np.uint8(255)
 
 
 def read_time_code(picture: Picture) -> int | None:
     """Return the number in a picture (0..65535), or None where its checksum says that it cannot be read."""
     area = picture[CODE_AREA][:, :, 1]  # green is enough
-    if area.shape != (CODE_ROWS * CELL, CODE_COLUMNS * CELL):
+    if area.size < math.prod(CELLS):
         return None
-    centres = area.reshape(CODE_ROWS, CELL, CODE_COLUMNS, CELL)[:, 3:5, :, 3:5].mean((1, 3))
-    code = np.packbits(centres > 127).tobytes()
-    number, checksum = struct.unpack(">HH", code)
-    return int(number) if checksum == binascii.crc_hqx(code[:2], 0xFFFF) else None
+    centres = area.reshape(CELLS)[:, CELL // 2 - 1 : CELL // 2 + 1, :, CELL // 2 - 1 : CELL // 2 + 1].mean((1, 3))
+    code = np.packbits(centres > 127).tobytes()  # number, checksum: over both, a right one gives 0
+    return int.from_bytes(code[:2]) if binascii.crc_hqx(code, 0xFFFF) == 0 else None
 
 
 class Meter:
-    """A stopwatch beside the call: it sees both ends, which no peer does, and times each picture from the moment it was
-    captured until pc2 has it decoded, on one clock."""
+    """Times each picture from the moment it was captured until the other side has it decoded, on one clock."""
 
     def __init__(self) -> None:
         self.sent = self.received = self.misread = 0
@@ -1245,17 +1148,14 @@ class Meter:
         else:
             self.delays.append(now - captured_at)
         self.received += 1
-        self.first_arrival = self.first_arrival or now
-        self.last_arrival = now
+        self.first_arrival, self.last_arrival = self.first_arrival or now, now
         self._arrivals.append(now)
 
     @property
     def latency_ms(self) -> dict[str, float | None]:
         """Median, 95th percentile and maximum of the delay, in ms; None before the first picture."""
-        if not self.delays:
-            return {"p50": None, "p95": None, "max": None}
-        p50, p95, most = np.percentile(self.delays, [50, 95, 100]) * 1000
-        return {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "max": round(float(most), 2)}
+        found = np.percentile(self.delays, [50, 95, 100]) * 1000 if self.delays else [None] * 3
+        return {name: one and round(float(one), 2) for name, one in zip(("p50", "p95", "max"), found, strict=True)}
 
     @property
     def received_fps(self) -> float:
@@ -1270,283 +1170,173 @@ class Meter:
             return 0.0, 0.0
         now, last = time.perf_counter(), self._arrivals[-1]
         span = (last if now - last < 0.5 else now) - self._arrivals[0]  # a picture that stands still has no rate
-        return statistics.median(itertools.islice(reversed(self.delays), 30)), (len(self._arrivals) - 1) / span
+        return float(np.median([*self.delays][-30:])), (len(self._arrivals) - 1) / span
 
     def __repr__(self) -> str:
-        known = {name: f"{delay:.1f}" if delay is not None else "?" for name, delay in self.latency_ms.items()}
-        return (
-            f"{self.sent} pictures sent, {self.received} received, {self.misread} misread, {self.received_fps:.1f}/s; "
-            f"delay {known['p50']} ms median, {known['p95']} p95, {known['max']} max"
-        )
-
-
-def planes(frame: av.VideoFrame) -> list[npt.NDArray[np.uint8]]:
-    """Return views of an I420 frame: brightness for every pixel, two colours for every 2 x 2 pixels."""
-    raw = [(p, np.frombuffer(memoryview(p), np.uint8).reshape(-1, p.line_size)) for p in frame.planes]
-    return [rows[: plane.height, : plane.width] for plane, rows in raw]
-
-
-def i420_parts(i420: npt.NDArray[Any], rows: int, columns: int) -> list[npt.NDArray[Any]]:
-    """Return views of the same three parts in OpenCV's I420 array, which knows even sizes only."""
-    colours = i420[rows:].reshape(2, rows // 2, columns // 2)
-    return [i420[:rows], colours[0], colours[1]]
-
-
-def make_even(picture: Picture) -> Picture:
-    """Return the picture, its last row and column doubled where their number is odd."""
-    rows, columns = picture.shape[:2]
-    if rows % 2 == columns % 2 == 0:
-        return picture
-    return cv2.copyMakeBorder(picture, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
+        delays = ", ".join(f"{'?' if one is None else f'{one:.1f}'} {name}" for name, one in self.latency_ms.items())
+        counts = f"{self.sent} pictures sent, {self.received} received, {self.misread} misread"
+        return f"{counts}, {self.received_fps:.1f}/s; delay in ms: {delays}"
 
 
 def to_frame(picture: Picture) -> av.VideoFrame:
-    """Convert a picture of any size to what encoders take: I420."""
-    even = make_even(picture)
-    frame = av.VideoFrame(picture.shape[1], picture.shape[0], "yuv420p")
-    parts = i420_parts(cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420), *even.shape[:2])
-    for plane, part in zip(planes(frame), parts, strict=True):
-        plane[:] = part[: plane.shape[0], : plane.shape[1]]
-    return frame
+    """Convert a picture to what encoders take: I420, which knows even sizes only. A last row or column is doubled."""
+    rows, columns = picture.shape[:2]
+    picture = cv2.copyMakeBorder(picture, 0, rows % 2, 0, columns % 2, cv2.BORDER_REPLICATE)
+    i420: Any = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)
+    return av.VideoFrame.from_ndarray(i420, format="yuv420p")
 
 
 def to_picture(frame: av.VideoFrame) -> Picture:
-    """Convert a decoded I420 frame to a picture."""
-    rows, columns = frame.height + frame.height % 2, frame.width + frame.width % 2
-    i420 = np.empty((rows * 3 // 2, columns), np.uint8)
-    for plane, part in zip(planes(frame), i420_parts(i420, rows, columns), strict=True):
-        part[: plane.shape[0], : plane.shape[1]] = plane
-    return cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420)[: frame.height, : frame.width]
+    """Convert a decoded frame to a picture."""
+    return frame.to_ndarray(format="bgr24")
 
 
 class RtpClock:
-    """The 90 kHz clock of a call's video (RFC 7741 section 4.1). One for all its tracks: a time that went back would
-    stop the encoder."""
+    """The 90 kHz clock of a call's video (RFC 7741 section 4.1). One for all tracks that follow each other: a time that
+    went back would stop the encoder."""
 
     def __init__(self) -> None:
-        self._start: float | None = None
-        self._last = -1
+        self._start, self._last = math.inf, -1  # s; ticks
 
     def ticks(self, captured_at: float) -> int:
         """Return the time of a picture captured at that second, later than any before. The sender adds a random start
         (RFC 3550 section 5.1)."""
-        self._start = captured_at if self._start is None else self._start
+        self._start = min(self._start, captured_at)
         self._last = max(round((captured_at - self._start) * VIDEO_CLOCK_RATE), self._last + 1)
         return self._last
 
 
-class Outgoing(MediaStreamTrack):
-    """A track of pc1's. aiortc's sender asks it for the next frame each time it has sent the one before."""
+class OutgoingTrack(MediaStreamTrack):
+    """A video track to send: it takes pictures from a source, numbers them, hands them on. aiortc's sender asks for the
+    next one each time it has sent the one before.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.busy = asyncio.Lock()  # held while a frame is being taken
-        self.muted = False  # a browser's track.enabled = false: black, or silence, is sent on
-        self.successor: Outgoing | None = None  # the track that has replaced this one
-        self.failure: Exception | None = None
-
-    async def recv(self) -> av.VideoFrame | av.AudioFrame:
-        """Return the next frame. Raises MediaStreamError at the end."""
-        try:
-            async with self.busy:
-                return await self._next_frame()
-        except CallError as error:
-            if self.successor is None:
-                self.failure = error  # aiortc would only log it; Call.check() raises it
-                raise MediaStreamError(str(error)) from error  # the end of a track, in aiortc's words
-        finally:
-            unforeseen = sys.exception()
-            if isinstance(unforeseen, Exception) and self.readyState == "live":
-                self.failure = self.failure or unforeseen
-        # The source died while its last picture was awaited, but it had been replaced: the sender goes on.
-        return await self.successor.recv()
-
-    async def _next_frame(self) -> av.VideoFrame | av.AudioFrame:
-        raise NotImplementedError
-
-
-class OutgoingTrack(Outgoing):
-    """pc1's video track: takes pictures from a source, numbers them, hands them on."""
+    `replaces` is the track whose place it takes in a running call.
+    """
 
     kind = "video"
 
-    def __init__(self, source: Source, meter: Meter, clock: RtpClock, *, even: bool = False) -> None:
+    def __init__(self, source: Source, replaces: OutgoingTrack | None = None) -> None:
         super().__init__()
-        self.source, self.meter, self.clock = source, meter, clock
-        self.even = even  # H264 with 4:2:0 colour has no odd sizes: such a picture is sent one row or column larger
+        self.source = source
+        self.meter, self.clock = Meter(), RtpClock()
         self.picture: Picture | None = None  # the newest one, as sent
+        self.muted = False  # a browser's track.enabled = false: black is sent
+        self.successor: OutgoingTrack | None = None
+        if replaces:
+            self.meter, self.clock, self.muted = replaces.meter, replaces.clock, replaces.muted
+            self.picture, replaces.successor = replaces.picture, self
+        self.failure: CallError | None = None  # aiortc would only log it; Health.check() raises it
+        self._busy = asyncio.Lock()  # held while a frame is being made
+
+    async def recv(self) -> av.VideoFrame:
+        """Return the next frame. Raises MediaStreamError at the end."""
+        try:
+            async with self._busy:
+                return await self._next_frame()
+        except MediaStreamError:
+            raise
+        except Exception as error:  # of any kind, for a source may be anybody's
+            if self.successor is None:
+                words = str(error) if isinstance(error, CallError) else f"the source failed with {error!r}: mend it"
+                self.failure = CallError(printable(words))
+                self.failure.__cause__ = error
+                raise MediaStreamError(words) from error
+        # The source died while its last picture was awaited, but it had been replaced: the sender goes on.
+        return await self.successor.recv()
 
     async def _next_frame(self) -> av.VideoFrame:
         picture, captured_at = await self.source.next()
         if self.readyState != "live":
             raise MediaStreamError
-        if self.muted:
-            picture = np.zeros_like(picture)
-        if self.even:
-            picture = make_even(picture)
+        picture = np.zeros_like(picture) if self.muted else picture
         write_time_code(picture, self.meter.on_sent(captured_at))
         self.picture = picture
         frame = to_frame(picture)
         frame.pts, frame.time_base = self.clock.ticks(captured_at), VIDEO_TIME_BASE
         return frame
 
-
-SOUND_RATE, BLOCK = 48_000, 960  # samples a second, samples in a packet: Opus over RTP (RFC 7587), 20 ms
-
-
-class OutgoingSound(Outgoing):
-    """pc1's audio track: 20 ms a frame, mono, sent as two equal channels."""
-
-    kind = "audio"
-
-    def __init__(self, source: SoundSource, meter: SoundMeter) -> None:
-        super().__init__()
-        self.source, self.meter = source, meter
-
-    async def _next_frame(self) -> av.AudioFrame:
-        samples, position = await self.source.next()
-        if self.readyState != "live":
-            raise MediaStreamError
-        if self.muted:
-            samples = np.zeros_like(samples)
-        self.meter.sent.append(samples)
-        return to_sound_frame(samples, position)
+    async def retire(self) -> None:
+        """Stop, and release the source, once the picture that the sender may wait for is there."""
+        try:
+            if self.successor:
+                async with self._busy:
+                    pass
+        finally:
+            self.stop()
+            await self.source.close()
 
 
-def to_sound_frame(samples: Samples, position: int) -> av.AudioFrame:
-    """Return a frame of these samples, of which the first has that number. Both of its channels are the same: from
-    one, aiortc's Opus encoder would make two that are 3 dB weaker."""
-    frame = av.AudioFrame.from_ndarray(samples.repeat(2)[None], format="s16", layout="stereo")
-    frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, position, Fraction(1, SOUND_RATE)
-    return frame
+async def receive_frames(peer: Peer, track: MediaStreamTrack) -> None:
+    """Read a track that the other side sends. One that nobody reads would queue its frames without bound."""
+    if peer.marker_bit and track.kind == "video":
+        end_frames_at_marker(peer.pc, track)
+    with contextlib.suppress(MediaStreamError):  # raised by recv() when the track has ended
+        while True:
+            frame = await track.recv()
+            if isinstance(frame, av.AudioFrame):
+                peer.on_sound(frame)
+            elif isinstance(frame, av.VideoFrame) and vars(track)["_queue"].qsize() < 4:  # private: the newest win
+                peer.picture = to_picture(frame)
+                peer.on_picture(peer.picture)
 
 
-def to_samples(frame: av.AudioFrame) -> Samples:
-    """Return the left channel of a decoded frame; aiortc always decodes Opus to two."""
-    return frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0].astype(np.int16)
+# ---- 9  Sources: test picture, camera, file --------------------------------------------------------------------------
 
-
-class SoundMeter:
-    """A level meter at both ends, and a tuner at the receiving one. It listens to the last fifth of a second.
-
-    aiortc holds back four packets of sound before it decodes them (80 ms): its jitter buffer for audio.
-    """
-
-    SILENCE = -96.0  # dB; one step of 16 bits is -90
-
-    def __init__(self) -> None:
-        self.sent: deque[Samples] = deque(maxlen=10)
-        self.received: deque[Samples] = deque(maxlen=10)
-        self.blocks_received = 0
-        self.on_block: Callable[[Samples], None] = lambda samples: None
-
-    def on_received(self, samples: Samples) -> None:
-        """Note a decoded block."""
-        self.received.append(samples)
-        self.blocks_received += 1
-        self.on_block(samples)
-
-    @property
-    def levels(self) -> tuple[float, float]:
-        """Root mean square of what was sent and received, in dB; 0 is a square wave at full scale, a sine has -3."""
-
-        def level(blocks: deque[Samples]) -> float:
-            power = float(np.mean(np.square(np.concatenate(blocks).astype(float)))) if blocks else 0.0
-            return max(self.SILENCE, 10 * math.log10(power / 32768**2)) if power else self.SILENCE
-
-        return level(self.sent), level(self.received)
-
-    def as_dict(self) -> dict[str, Any]:
-        sent, received = self.levels
-        return {
-            "blocks_received": self.blocks_received,
-            "level_sent_db": round(sent, 1),
-            "level_received_db": round(received, 1),
-            "frequency_hz": None if self.frequency is None else round(self.frequency, 1),
-        }
-
-    @property
-    def frequency(self) -> float | None:
-        """The strongest frequency of what was received, in Hz; None in silence."""
-        if len(self.received) < 10 or self.levels[1] < -60:
-            return None
-        samples = np.concatenate(self.received)
-        spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
-        peak = min(max(int(spectrum.argmax()), 1), len(spectrum) - 2)
-        # The parabola through the logarithms of the highest value and its neighbours has its top between two steps.
-        left, middle, right = np.log(spectrum[peak - 1 : peak + 2] + 1e-9)
-        return float((peak + (left - right) / (left - 2 * middle + right) / 2) * SOUND_RATE / len(samples))
-
-
-# ---- 7  Sources: where pictures come from ----------------------------------------------------------------------------
-
-
+DEFAULT_SIZE = (640, 480)
 Item = TypeVar("Item")
-Given = TypeVar("Given", covariant=True)
 
 
-class SourceOf(Protocol[Given]):
-    """Where something to send comes from. Written for one reader, who asks for the next when the last is encoded."""
+class Source(Protocol):
+    """Where the pictures come from. Written for one reader, who asks for the next when the last is encoded."""
 
     label: str
     given: str  # the size the device gives, where that is not the size sent
 
     async def ready(self) -> None:
-        """Wait until there is a first one. Raises CallError if there will be none."""
+        """Wait until there is a first picture. Raises CallError if there will be none."""
 
-    async def next(self) -> Given:
-        """Return the next one."""
+    async def next(self) -> tuple[Picture, float]:
+        """Return the next picture, the caller's to draw on, and when it was captured (s, perf_counter)."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release the device."""
 
 
-Source = SourceOf[tuple[Picture, float]]  # a picture, the caller's to draw on; when it was captured (s, perf_counter)
-SoundSource = SourceOf[tuple[Samples, int]]  # a BLOCK of samples, 20 ms; the number of the first one
+def open_source(spec: str, size: tuple[int, int] | None, fps: float, log: Log) -> Source:
+    """Return the source that --source names. Another kind of source is one line here."""
+    if spec in ("synthetic", "night"):
+        return SyntheticSource(*(size or DEFAULT_SIZE), fps, night=spec == "night")
+    return DeviceSource(spec, size, fps, log)
 
 
 class SyntheticSource:
     """A view from a train: calm sky, far hills, near grass that rushes by. A codec keeps the calm parts and blurs the
-    fast, finely drawn ones; the bright balloon shows what 4:2:0 does to colour. At night it is dark, but for the
-    balloon."""
-
-    HORIZON = 0.55  # of the height
+    fast, finely drawn ones; the bright balloon shows what 4:2:0 does to colour. At night all but it is dark."""
 
     def __init__(self, width: int, height: int, fps: float, *, night: bool = False) -> None:
         self.label, self.given = "night" if night else "synthetic", ""
-        self._light = np.array((0.45, 0.25, 0.2) if night else (1, 1, 1))
         self.width, self.height, self.fps = width, height, fps
-        self._start: float | None = None
-        self._slot = -1
-        horizon, lap = int(height * self.HORIZON), 2 * width  # the landscape repeats after two widths
-        noise = np.random.default_rng(7)
-        angle = np.arange(lap) * 2 * np.pi / lap
+        self._start, self._slot = 0.0, -1
+        horizon, lap = int(height * 0.55), 2 * width  # the landscape repeats after two widths
+        noise, angle = np.random.default_rng(7), np.arange(lap) * 2 * np.pi / lap
         sky = np.linspace((150, 75, 45), (150, 190, 250), horizon)[:, None].repeat(lap, 1)
-        for shade, size, waves in (((150, 120, 120), 0.5, (2, 5, 9)), ((110, 95, 70), 0.25, (3, 7, 13))):
-            ridge = horizon * (1 - size * (0.5 + sum(np.sin(w * angle + w * w) / w for w in waves) * 0.6))
+        for shade, high, waves in (((150, 120, 120), 0.5, (2, 5, 9)), ((110, 95, 70), 0.25, (3, 7, 13))):
+            ridge = horizon * (1 - high * (0.5 + sum(np.sin(w * angle + w * w) / w for w in waves) * 0.6))
             sky[np.arange(horizon)[:, None] > ridge] = shade
-        for x, size in zip(noise.integers(0, lap, 90), noise.uniform(0.02, 0.1, 90) * height, strict=True):
-            crown = ((x, horizon - size), (x - size * 0.3, horizon), (x + size * 0.3, horizon))
-            shade = 480 * size / height  # the far ones are smaller and paler
-            cv2.fillPoly(sky, [np.array(crown, np.int32)], (90 - shade, 100 - shade / 2, 60 - shade / 2), cv2.LINE_AA)
+        strips = [(0, horizon, 0.03, sky)]
         # The ground in strips; each is nearer than the one above it and so passes faster.
         edges = horizon + ((height - horizon) * np.array([0, 0.08, 0.2, 0.36, 0.58, 1])).astype(int)
-        self._strips: list[tuple[int, int, float, Picture]] = [(0, horizon, 0.03, self._loop(sky))]
-        for nearness, (top, bottom) in enumerate(itertools.pairwise(edges)):
-            blades: npt.NDArray[Any] = noise.normal(0, 40, (bottom - top, lap)).astype(np.float32)
-            blades = cv2.GaussianBlur(np.tile(blades, 2), (0, 0), sigmaX=0.5 + 0.8 * nearness, sigmaY=0.8) * (
-                0.6 + 0.3 * nearness
-            )
-            blades = np.roll(blades[:, width : width + lap], width, axis=1)  # the middle of two laps has no seam
-            flowers = noise.random(blades.shape) > 1 - 0.0015 / (1 + nearness)
-            flowers = cv2.dilate(flowers.astype(np.uint8), np.ones((1 + nearness // 2, 1 + nearness), np.uint8)) > 0
-            ground = blades[:, :, None] + np.array((60, 140, 110)) * (1 - 0.09 * nearness)
-            ground[flowers] = (90, 200, 250) if nearness % 2 else (235, 235, 245)
-            self._strips.append((top, bottom, 0.08 * 2**nearness, self._loop(ground)))
-
-    def _loop(self, strip: npt.NDArray[Any]) -> Picture:
-        looped = np.concatenate([strip, strip[:, : self.width + 1]], axis=1)
-        return np.asarray(looped * self._light).clip(0, 255).astype(np.uint8)
+        for near, (top, bottom) in enumerate(itertools.pairwise(edges)):
+            grass: npt.NDArray[Any] = noise.normal(0, 1, (bottom - top, lap)).astype(np.float32)
+            grass = cv2.GaussianBlur(np.tile(grass, 2), (0, 0), sigmaX=0.5 + 0.8 * near, sigmaY=0.8)
+            grass = np.roll(grass[:, width : width + lap], width, axis=1)  # the middle of two laps has no seam
+            ground = grass[:, :, None] * (24 + 12 * near) + np.array((60, 140, 110)) * (1 - 0.09 * near)
+            strips.append((top, bottom, 0.08 * 2**near, ground))
+        light = np.array((0.45, 0.25, 0.2) if night else (1, 1, 1))
+        self._strips: list[tuple[int, int, float, Picture]] = []
+        for top, bottom, speed, strip in strips:
+            wrapped = np.pad(strip * light, ((0, 0), (0, width + 1), (0, 0)), "wrap")
+            self._strips.append((top, bottom, speed, wrapped.clip(0, 255).astype(np.uint8)))
 
     def draw(self, t: float) -> Picture:
         """Return the view at second `t`."""
@@ -1558,22 +1348,12 @@ class SyntheticSource:
         size = max(self.height // 12, 4)
         x = int(self.width * (0.5 + 0.35 * math.sin(t * 0.7)))
         y = int(self.height * (0.3 + 0.08 * math.sin(t * 1.9)))
-        cv2.ellipse(picture, (x, y), (size, int(size * 1.2)), 0, 0, 360, (60, 40, 220), -1, cv2.LINE_AA)
-        cv2.ellipse(picture, (x, y), (size // 3, int(size * 1.2)), 0, 0, 360, (40, 210, 250), -1, cv2.LINE_AA)
-        for side in (-1, 1):
-            cv2.line(
-                picture,
-                (x + side * size * 2 // 3, y + size),
-                (x + side * size // 4, y + size * 3 // 2),
-                (40, 60, 90),
-                1,
-                cv2.LINE_AA,
-            )
+        for wide, colour in ((size, (60, 40, 220)), (size // 3, (40, 210, 250))):
+            cv2.ellipse(picture, (x, y), (wide, int(size * 1.2)), 0, 0, 360, colour, -1, cv2.LINE_AA)
         cv2.rectangle(picture, (x - size // 4, y + size * 3 // 2), (x + size // 4, y + size * 2), (40, 60, 90), -1)
         return picture
 
-    async def ready(self) -> None:
-        """It always is."""
+    async def ready(self) -> None: ...  # it always is
 
     async def next(self) -> tuple[Picture, float]:
         now = time.perf_counter()
@@ -1581,42 +1361,38 @@ class SyntheticSource:
         # A slot that was missed is skipped. Making up for it would send a burst and show the past.
         self._slot = max(self._slot + 1, int((now - self._start) * self.fps))
         await asyncio.sleep(self._start + self._slot / self.fps - now)
-        picture = self.draw(self._slot / self.fps)
-        return picture, time.perf_counter()
+        return self.draw(self._slot / self.fps), time.perf_counter()
 
-    def close(self) -> None:
-        """Nothing was opened."""
+    async def close(self) -> None: ...  # nothing was opened
 
 
 class Reader(Generic[Item]):
-    """What blocks is read in a thread. The newest items wait, at most `keep` of them; older ones go."""
+    """What blocks is read in a thread. The newest items wait, at most `keep` of them; older ones go. A `patient` one
+    may take as long as it likes."""
 
-    PATIENCE = 5.0  # seconds without an item before the device counts as dead
+    PATIENCE = 5.0  # seconds without an item before a device counts as dead
 
-    def __init__(self, label: str, items: Callable[[threading.Event], Generator[Item]], keep: int) -> None:
-        self.label, self.given = label, ""
-        self._items = items
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, label: str, items: Callable[[threading.Event], Generator[Item]], keep: int = 1) -> None:
+        self.label, self.given, self.patient = label, "", False
+        self._loop, self._news, self._stop = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
         self._newest: deque[Item] = deque(maxlen=keep)
-        self._failure: CallError | None = None
-        self._news = asyncio.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read, name=f"source {label}", daemon=True)
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._read, args=(items,), name=f"source {label}", daemon=True)
         self._thread.start()
 
-    def _read(self) -> None:
+    def _read(self, items: Callable[[threading.Event], Generator[Item]]) -> None:
         try:
-            with contextlib.closing(self._items(self._stop)) as items:
-                for item in items:
+            with contextlib.closing(items(self._stop)) as given:
+                for item in given:
                     if self._stop.is_set():
                         return
-                    self._publish([item], None)
-        except CallError as error:
-            self._publish([], error)
+                    self._publish(item)
         except cv2.error as error:
-            self._publish([], CallError(f"{self.label} cannot be used ({error.err}): choose another source"))
+            self._publish(failure=CallError(f"{self.label} cannot be used ({error.err}): choose another source"))
+        except Exception as error:  # noqa: BLE001 - of any kind: next() raises it, where somebody hears of it
+            self._publish(failure=error)
 
-    def _publish(self, items: list[Item], failure: CallError | None) -> None:
+    def _publish(self, *items: Item, failure: Exception | None = None) -> None:
         def publish() -> None:
             self._newest.extend(items)
             self._failure = failure
@@ -1626,434 +1402,211 @@ class Reader(Generic[Item]):
             self._loop.call_soon_threadsafe(publish)
 
     async def ready(self) -> None:
-        try:
-            async with asyncio.timeout(self.PATIENCE):
-                await self._news.wait()
-        except TimeoutError as error:
-            raise CallError(f"{self.label} gave nothing for {self.PATIENCE:g} s: is it still there?") from error
-        if self._failure:
+        waited = 0
+        while not self._news.is_set():  # ten times a tenth of it: a process that was halted (Ctrl-Z) has not waited
+            if waited >= 10 and not self.patient:
+                raise CallError(f"{self.label} gave nothing for {self.PATIENCE:g} s: is it still there?")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self.PATIENCE / 10)
+            waited += 1
+        if self._failure and not self._newest:
             raise self._failure
 
     async def next(self) -> Item:
         await self.ready()
         item = self._newest.popleft()
-        if not self._newest:
+        if not self._newest and not self._failure:
             self._news.clear()
         return item
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop reading. Waits up to 2 s for a device that is being opened or read."""
-        self._stop.set()
-        self._thread.join(timeout=2)  # a driver that hangs in read() keeps its daemon thread, not the program
+        self._stop.set()  # a driver that hangs in read() keeps its daemon thread, not the program
+        await asyncio.to_thread(self._thread.join, 2)
 
 
-class ThreadedSource(Reader[tuple[Picture, float]]):
-    """A source whose reading blocks (camera, file, screen). The newest picture wins."""
+class DeviceSource(Reader[tuple[Picture, float]]):
+    """A camera, or a video file at its own rate and from the start again at its end: OpenCV reads both. The newest
+    picture wins, and where more than `fps` a second come, some are passed over."""
 
-    def __init__(
-        self, label: str, pictures: Callable[[threading.Event], Generator[Picture]], width: int, height: int, fps: float
-    ) -> None:
-        self.width, self.height, self.fps = width, height, fps
-        self._pictures = pictures
-        super().__init__(label, self._fitted, keep=1)
+    def __init__(self, spec: str, size: tuple[int, int] | None, fps: float, log: Log) -> None:
+        kind, _, number = spec.partition(":")
+        self.camera = int(number or 0) if kind == "camera" else None
+        self.path, self.size, self.fps, self.log = spec, size, fps, log
+        super().__init__(printable(spec), self._pictures)
 
-    def _fitted(self, stop: threading.Event) -> Generator[tuple[Picture, float]]:
-        due = None  # s: when the next picture may come; a source faster than --fps is thinned out
-        period = 1 / self.fps
-        with contextlib.closing(self._pictures(stop)) as pictures:
-            for picture in pictures:
-                now = time.perf_counter()
-                due = now if due is None else due
-                if now >= due - period / 4:
-                    due = max(due, now - period) + period
-                    rows, columns = picture.shape[:2]
-                    self.given = f"{columns}x{rows}" if (columns, rows) != (self.width, self.height) else ""
-                    yield fit(picture, self.width, self.height), now
+    def _pictures(self, stop: threading.Event) -> Generator[tuple[Picture, float]]:
+        due = time.perf_counter()
+        for picture in self._captured(stop):
+            now = time.perf_counter()
+            if now >= due - 0.25 / self.fps:
+                due = max(due, now - 1 / self.fps) + 1 / self.fps
+                fitted = fit(picture, self.size)
+                if picture.shape != fitted.shape:  # a still picture comes scaled from the second time on
+                    self.given = f"{picture.shape[1]}x{picture.shape[0]}"
+                self.patient = self.camera is None
+                yield fitted, now
+
+    def _captured(self, stop: threading.Event) -> Generator[Picture]:
+        """Yield the pictures, each when it is due."""
+        began, noted = time.perf_counter(), False
+        while not stop.is_set():
+            count, shown = 0, 0.0  # pictures, s
+            with self._opened() as device:
+                rate, length = device.get(cv2.CAP_PROP_FPS), device.get(cv2.CAP_PROP_FRAME_COUNT)
+                period = 1 / rate if 0 < rate < 1000 else 0.04
+                while not stop.is_set() and (read := device.read())[0]:
+                    picture, count = read[1], count + 1
+                    if self.camera is None:
+                        at = device.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                        shown = at if at > shown or count == 1 else shown + period
+                        late = time.perf_counter() - began - shown
+                        began += late if late > period else 0.0  # halted, or decoding is too slow: no hurry afterwards
+                        stop.wait(max(0.0, -late))
+                    yield picture
+            if not stop.is_set() and (self.camera is not None or count == 0):
+                raise self._trouble(count)
+            if shown + period < 0.9 * length * period and not noted and not stop.is_set():
+                words = f"{shown + period:.1f} of {length * period:.1f} s, which are repeated"
+                noted, words = True, f"{self.label} is damaged or truncated: it plays {words}"
+                self._loop.call_soon_threadsafe(self.log, "source", "note", words)
+            began += shown + period
+            still = fit(picture, self.size) if count == 1 else None
+            while still is not None and not stop.wait(period):
+                yield still
+
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[cv2.VideoCapture]:
+        with contextlib.ExitStack() as stack:
+            if self.camera is None:
+                try:  # by Python: OpenCV does not tell why it cannot, and crashes over a name that is not UTF-8
+                    file = stack.enter_context(open(self.path, "rb"))
+                except OSError as error:
+                    raise CallError(f"{self.label} cannot be read ({error.strerror}): name a video file") from error
+                # By its number: OpenCV takes `file` itself too, but crashes where that cannot be read (a pipe, a disk).
+                name = self.path if os.name == "nt" else f"/dev/fd/{file.fileno()}"
+                device = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+            else:
+                device = cv2.VideoCapture(self.camera)
+                width, height = self.size or DEFAULT_SIZE
+                device.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+                device.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+                device.set(cv2.CAP_PROP_FPS, self.fps)
+            stack.callback(device.release)
+            if not device.isOpened():
+                raise self._trouble(-1)
+            yield device
+
+    def _trouble(self, count: int) -> CallError:
+        """Return what to say of a device that has given so many pictures, and gives no more; -1: it does not open."""
+        if self.camera is None:
+            return CallError(f"{self.label} holds no picture that can be decoded: name a video file that plays")
+        words = {-1: "cannot be opened: close the program that uses it, and check the permission"}
+        words[0] = "is open but gives no picture: another program may be using it; close it"
+        if count < 0 and sys.platform == "linux" and not Path(f"/dev/video{self.camera}").exists():
+            words[-1] = f"is not there (no /dev/video{self.camera}): plug one in, or use --source synthetic"
+        gone = "stopped giving pictures: was it unplugged? Plug it in and start again"
+        return CallError(f"camera {self.camera} {words.get(count, gone)}")
 
 
-def fit(picture: Picture, width: int, height: int) -> Picture:
-    """Return a copy of that size, scaled with its aspect ratio kept, black where the shapes differ."""
+def fit(picture: Picture, size: tuple[int, int] | None) -> Picture:
+    """Return a copy of that size (width, height), scaled with its shape kept, black where the shapes differ. Without a
+    size the shape stays: scaled down to fit 640x480, black only where the time code would have no room."""
     rows, columns = picture.shape[:2]
-    scale = min(width / columns, height / rows)
+    scale = min((size or DEFAULT_SIZE)[0] / columns, (size or DEFAULT_SIZE)[1] / rows, math.inf if size else 1)
     if scale != 1:
-        size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        fitted = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+        picture = cv2.resize(picture, fitted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     rows, columns = picture.shape[:2]
+    width, height = size or (max(columns, 160), max(rows, 120))
     top, left = (height - rows) // 2, (width - columns) // 2
     return cv2.copyMakeBorder(picture, top, height - rows - top, left, width - columns - left, cv2.BORDER_CONSTANT)
 
 
-def camera_pictures(
-    index: int, width: int, height: int, fps: float, note: Callable[[str], None], stop: threading.Event
-) -> Generator[Picture]:
-    """Yield the pictures of a camera, asked for the nearest it has to that size and rate."""
-    device = cv2.VideoCapture(index)
-    try:
-        if not device.isOpened():
-            path = Path(f"/dev/video{index}")
-            if sys.platform == "linux" and not path.exists():
-                raise CallError(
-                    f"there is no camera {index} ({path} does not exist): plug one in, or use --source synthetic"
-                )
-            raise CallError(
-                f"camera {index} cannot be opened: close the program that uses it, and check the permission"
-            )
-        device.set(cv2.CAP_PROP_FRAME_WIDTH, width)
-        device.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
-        device.set(cv2.CAP_PROP_FPS, fps)
-        ever = False
-        while not stop.is_set():
-            arrived, picture = device.read()
-            if not arrived:
-                raise CallError(
-                    f"camera {index} stopped giving pictures: was it unplugged? Plug it in and start again"
-                    if ever
-                    else f"camera {index} is open but gives no picture: another program may be using it; close it"
-                )
-            if not ever:
-                size, rate = f"{picture.shape[1]}x{picture.shape[0]}", device.get(cv2.CAP_PROP_FPS)
-                note(f"camera {index} was asked for {width}x{height} at {fps:g}/s and gives {size} at {rate:g}/s")
-            ever = True
-            yield picture
-    finally:
-        device.release()
-
-
-def file_pictures(path: str, note: Callable[[str], None], stop: threading.Event) -> Generator[Picture]:
-    """Yield the pictures of a video file at its own rate, from the start again at its end."""
-    began, noted = time.perf_counter(), False
-    while not stop.is_set():
-        count, shown, length = 0, 0.0, 0.0  # pictures, s, s
-        try:
-            with av.open(path) as container:
-                if not container.streams.video:
-                    raise CallError(f"{path} has no video in it: give a video file")
-                stream = container.streams.video[0]
-                period = 1 / float(stream.average_rate or 25)
-                length = (container.duration or 0) / av.time_base
-                first = None
-                for frame in container.decode(stream):
-                    first = frame.time if first is None else first
-                    shown = count * period if frame.time is None or first is None else frame.time - first
-                    count += 1
-                    late = time.perf_counter() - began - shown
-                    if late > 1:  # the program was halted, or decoding is too slow: go on from here
-                        began, late = began + late, 0.0
-                    if late < period or count == 1:  # one that comes too late is skipped, not shown in a hurry
-                        stop.wait(max(0.0, -late))
-                        yield frame.to_ndarray(format="bgr24")
-                    if stop.is_set():
-                        return
-        except (av.FFmpegError, OSError) as error:
-            if not Path(path).exists():
-                raise CallError(f"{path} does not exist: give a video file, synthetic, camera or screen") from error
-            if count == 0:
-                raise CallError(f"{path} cannot be read ({error.strerror}): give a video file that plays") from error
-            problem = f"is damaged after {shown:.1f} s ({error.strerror})"
-        else:
-            if count == 0:
-                raise CallError(f"{path} holds no picture that can be decoded: give a video file that plays")
-            cut = length > shown + period + 0.5
-            problem = f"is truncated: it ends after {shown:.1f} s of {length:.1f} s" if cut else ""
-        if problem and not noted:
-            note(f"{path} {problem}; what is there is played in a loop")
-            noted = True
-        began += shown + period
-        while count == 1 and not stop.wait(period):  # a still picture
-            yield frame.to_ndarray(format="bgr24")
-
-
-def screen_pictures(fps: float, stop: threading.Event) -> Generator[Picture]:
-    """Yield what the first screen shows. (Through av's x11grab the process would crash: libxcb again.)"""
-    try:
-        import mss
-        import mss.exception
-    except ImportError as error:
-        raise CallError(
-            "--source screen needs the package mss: pip install -e '.[screen]', or pip install mss"
-        ) from error
-    try:
-        with mss.MSS() as grabber:
-            while not stop.wait(0.5 / fps):
-                yield np.asarray(grabber.grab(grabber.monitors[1]))[:, :, :3]
-    except mss.exception.ScreenShotError as error:
-        raise CallError(f"the screen cannot be read ({error}); --source synthetic needs no display") from error
-
-
-def open_source(spec: str, width: int, height: int, fps: float, log: Log) -> Source:
-    """Return the source that --source names: synthetic, night, camera, camera:1, screen, or a video file's path."""
-    if spec in ("synthetic", "night"):
-        return SyntheticSource(width, height, fps, night=spec == "night")
-    kind, _, number = spec.partition(":")
-    loop = asyncio.get_running_loop()
-
-    def note(text: str) -> None:
-        loop.call_soon_threadsafe(log, "source", "note", text)
-
-    pictures: Callable[[threading.Event], Generator[Picture]]
-    if kind == "camera":
-        pictures = functools.partial(camera_pictures, int(number or 0), width, height, fps, note)
-    elif spec == "screen":
-        pictures = functools.partial(screen_pictures, fps)
-    else:
-        pictures = functools.partial(file_pictures, spec, note)
-    return ThreadedSource(spec, pictures, width, height, fps)
-
-
-class ToneSource:
-    """The tone that orchestras tune to, swelling once a second so that a level meter moves."""
-
-    FREQUENCY = 440.0  # Hz
-
-    def __init__(self) -> None:
-        self.label, self.given = "tone", ""
-        self._start: float | None = None
-        self._slot = -1
-
-    async def ready(self) -> None:
-        """It always is."""
-
-    async def next(self) -> tuple[Samples, int]:
-        now = time.perf_counter()
-        self._start = self._start or now
-        self._slot = max(self._slot + 1, int((now - self._start) * SOUND_RATE / BLOCK))  # missed ones are skipped
-        await asyncio.sleep(self._start + self._slot * BLOCK / SOUND_RATE - now)
-        position = self._slot * BLOCK
-        t = (position + np.arange(BLOCK)) / SOUND_RATE
-        swell = 0.25 - 0.15 * np.cos(2 * np.pi * t)
-        return (32767 * swell * np.sin(2 * np.pi * self.FREQUENCY * t)).astype(np.int16), position
-
-    def close(self) -> None:
-        """Nothing was opened."""
-
-
-# What FFmpeg calls the microphone: format and name, by sys.platform.
-MICROPHONES = {
-    "linux": ("alsa", "default"),
-    "darwin": ("avfoundation", ":default"),
-    "win32": ("dshow", "audio=default"),
-}
-
-
-def sound_blocks(spec: str, stop: threading.Event) -> Generator[tuple[Samples, int]]:
-    """Yield the sound of a microphone as it comes, or of a file at its own pace, from the start again at its end."""
-    word, _, device = spec.partition(":")
-    kind, name = MICROPHONES[sys.platform] if word == "mic" else (None, spec)
-    if word == "mic" and device:
-        name = device
-    # The ALSA library inside av looks for its configuration where it was built, not where systems have it.
-    os.environ.setdefault("ALSA_CONFIG_DIR", "/usr/share/alsa")
-    began, position = time.perf_counter(), 0
-    while not stop.is_set():
-        before, last = position, None
-        try:
-            with av.open(name, format=kind) as container:
-                if not container.streams.audio:
-                    raise CallError(f"{spec} has no sound in it: give a file with sound")
-                for frame in container.decode(container.streams.audio[0]):
-                    shape = (frame.format.name, frame.layout.name, frame.sample_rate)  # may change within a file
-                    if shape != last:
-                        last = shape
-                        resampler = av.AudioResampler("s16", "mono", SOUND_RATE, frame_size=BLOCK)
-                    frame.pts = None  # the samples are counted here
-                    for block in resampler.resample(frame):
-                        if word != "mic":
-                            stop.wait(max(0.0, began + position / SOUND_RATE - time.perf_counter()))
-                        if stop.is_set():
-                            return
-                        yield block.to_ndarray()[0], position
-                        position += BLOCK
-        except (av.FFmpegError, OSError) as error:
-            if word == "mic":
-                raise CallError(
-                    f"no microphone ({error.strerror}): plug one in, name a device (mic:plughw:1), or use --audio tone"
-                ) from error
-            if not Path(spec).exists():
-                raise CallError(f"{spec} does not exist: give a sound file, tone or mic") from error
-            if position == before:
-                raise CallError(f"{spec} cannot be read ({error.strerror}): give a sound file that plays") from error
-        if position == before:
-            raise CallError(f"{spec} holds no sound that can be decoded: give a sound file that plays")
-
-
-def open_sound(spec: str) -> SoundSource:
-    """Return the source that --audio names: tone, mic, mic:DEVICE, or the path of a file with sound."""
-    return ToneSource() if spec == "tone" else Reader(spec, functools.partial(sound_blocks, spec), keep=10)
-
-
-# ---- 8  Looking: view, window, recorder ------------------------------------------------------------------------------
+# ---- 10  Looking: both pictures, and the window ----------------------------------------------------------------------
 
 INK, PALE, FAINT, ACCENT = (240, 240, 240), (190, 190, 185), (130, 125, 120), (120, 210, 255)  # blue-green-red
-BACKGROUND = (38, 33, 30)
-KEYS = (
-    "c call · a accept · r reject · h/j hang up (left/right) · t third person · n next source · o add sound · "
-    "v/m mute picture/sound · g grey · s snapshot · q quit"
-)
+BACKGROUND, EMPTY = (38, 33, 30), (55, 50, 46)
 
 
 class View:
-    """Draws the call: both pictures side by side, captions, states and the last lines of the log."""
+    """Draws the call: two pictures side by side, captions, states and the last lines of the log."""
 
-    LARGEST = (640, 480)  # a larger picture is scaled down to this
     MARGIN, TITLE, LINE, LINES = 16, 34, 20, 6  # pixels, pixels, pixels, log lines
 
-    def __init__(self, width: int, height: int, log: Log) -> None:
-        scale = min(1.0, self.LARGEST[0] / width, self.LARGEST[1] / height)
+    def __init__(self, size: tuple[int, int] | None, log: Log) -> None:
+        width, height = size or DEFAULT_SIZE
+        scale = min(1.0, DEFAULT_SIZE[0] / width, DEFAULT_SIZE[1] / height)  # a larger picture is scaled down
         self.size = (round(width * scale), round(height * scale))
-        self.log = log
-        self.grey = False
-        self.message = ""  # shown above the log
-        self.phones: tuple[Phone, Phone, Phone] | None = None  # left, right, and of the third person
+        self.log, self.grey, self.message = log, False, ""  # the message is shown above the log
         self.pane = max(self.size[0], 540)  # room for the captions
         rows = self.TITLE + self.size[1] + (self.LINES + 5) * self.LINE + 2 * self.MARGIN
-        columns = 2 * self.pane + 3 * self.MARGIN
-        self.shape = (rows + rows % 2, columns + columns % 2, 3)  # even: it may be recorded
-        self._font = cv2.FontFace("sans")
+        self.shape = (rows + rows % 2, 2 * self.pane + 3 * self.MARGIN, 3)
+        self._blank, self._font = np.full(self.shape, BACKGROUND, np.uint8), cv2.FontFace("sans")
+        for x, y in map(self.corner, (0, 1)):
+            self._blank[y : y + self.size[1], x : x + self.size[0]] = EMPTY
 
     def corner(self, side: int) -> tuple[int, int]:
         """Return x and y of the left (0) or right (1) picture in the view."""
         return self.MARGIN + side * (self.pane + self.MARGIN), self.TITLE + self.MARGIN // 2
 
-    def draw(self, live: Call | None) -> Picture:
-        """Return the view as a picture; without a live call its panes are empty."""
-        canvas = np.full(self.shape, BACKGROUND, np.uint8)
-        for side, title in enumerate(("pc1 captures", "pc2 received")):
+    def draw(self, call: Call | None) -> Picture:
+        """Return the view as a picture; without a call its panes are empty."""
+        canvas = self._blank.copy()
+        for side in (0, 1):
             (x, y), (width, height) = self.corner(side), self.size
-            end = self._text(canvas, title, (x, y - 10), INK, 19)
             pane = canvas[y : y + height, x : x + width]
-            pane[:] = (55, 50, 46)
-            if self.phones:
-                phone = self.phones[side]
-                seen = f"   in the room: {', '.join(phone.people) or 'nobody'}" if phone.state == "idle" else ""
-                self._text(canvas, f"{phone}{seen}", (x, y + height + 2 * self.LINE), INK, 15)
-            if live is None:
-                hints = {
-                    "idle": "" if side else "press c to call",
-                    "calling": "it rings",
-                    "ringing": "press a to accept, r to reject",
-                }
-                hint = hints.get(self.phones[side].state, "") if self.phones else ""
-                self._text(pane, hint, (14, height // 2), PALE, 18)
-                continue
-            peer, picture = ((live.pc1, live.track.picture), (live.pc2, live.pc2.picture))[side]
-            if picture is None:
-                self._text(pane, "waiting for the first picture", (14, height // 2), FAINT)
-            else:
-                pane[:] = self._prepared(picture, grey=self.grey and side == 1)
-            self._text(canvas, self._caption(live, side), (end + 16, y - 10), ACCENT, 15)
-            signalling, gathering, ice, connection = peer.states.values()
-            states = f"signalling {signalling} · gathering {gathering} · ICE {ice} · connection {connection}"
-            self._text(canvas, states, (x, y + height + self.LINE), PALE, 14)
-            if live.sound:
-                self._draw_level(canvas, live, side)
+            if call:
+                self._draw_side(canvas, pane, call, side)
+            elif side == 0:
+                self._text(pane, "press c to call", (14, height // 2), PALE, 18)
         x, y = self.MARGIN, self.corner(0)[1] + self.size[1] + 3 * self.LINE + 8
         self._text(canvas, self.message, (x, y), ACCENT)
-        if self.phones and (self.phones[2].state, self.phones[2].why) != ("away", ""):
-            self._text(canvas, f"the third: {self.phones[2]}", (self.corner(1)[0], y), PALE)
-        for row, event in enumerate(reversed([*itertools.islice(reversed(self.log.events), self.LINES)]), 1):
-            for column, text in (
-                (0, f"{event.t * 1000:.0f} ms"),
-                (80, event.who),
-                (130, event.what),
-                (350, event.detail),
-            ):
+        for row, event in enumerate([*self.log.events][-self.LINES :], 1):
+            cells = (0, f"{event.t * 1000:.0f} ms"), (80, event.who), (130, event.what), (350, event.detail)
+            for column, text in cells:
                 room = (self.shape[1] - column) // 8  # letters
                 self._text(canvas, text[:room], (x + column, y + row * self.LINE), PALE if column else FAINT, 14)
-        self._text(canvas, KEYS, (x, self.shape[0] - self.MARGIN), INK, 15)
+        self._text(canvas, key_list(), (x, self.shape[0] - self.MARGIN), INK, 15)
         return canvas
 
-    def _draw_level(self, canvas: Picture, live: Call, side: int) -> None:
-        (x, y), (width, height), meter = self.corner(side), self.size, live.sound_meter
-        level, frequency = meter.levels[side], meter.frequency if side else None
-        bar = canvas[y : y + height, x + width + 4 : x + width + 12]
-        bar[:] = (55, 50, 46)
-        bar[round(height * min(1.0, level / -60)) :] = ACCENT  # from -60 dB at the bottom to full scale
-        muted = ", muted" if side == 0 and live.sound and live.sound.muted else ""
-        heard = f"sound {level:.0f} dB{muted}" + (f", {frequency:.1f} Hz" if frequency else "")
-        self._text(canvas, heard, (x + self.pane - 170, y + height + 2 * self.LINE), ACCENT, 15)
+    def _draw_side(self, canvas: Picture, pane: Picture, call: Call, side: int) -> None:
+        (x, y), height, peer = self.corner(side), self.size[1], call.peers[side]
+        incoming = side == 1 or call.back is not None
+        track, sender = (call.back, call.pc2) if call.back and side == 0 else (call.track, call.pc1)
+        picture = peer.picture if incoming else track.picture
+        if picture is None:
+            self._text(pane, "waiting for the first picture", (14, height // 2), FAINT)
+        else:
+            shown = fit(picture, self.size)
+            pane[:] = cv2.cvtColor(shown[:, :, 1], cv2.COLOR_GRAY2BGR) if self.grey and side else shown
+        delay, rate = track.meter.recent
+        if incoming:
+            traffic = f"{sender.health.bitrate_kbps:.0f} kbit/s   lost {sender.health.packets_lost}"
+            caption = f"{call.codec}   delay {delay * 1000:.1f} ms   {rate:.1f}/s   {traffic}" if rate else call.codec
+        else:
+            sent = f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
+            given = f"gives {track.source.given}, sent as {sent}" if track.source.given else sent
+            caption = f"{track.source.label[-24:]}   {given}   {'muted' if track.muted else ''}"
+        end = self._text(canvas, f"{peer.name} {'received' if incoming else 'captures'}", (x, y - 10), INK, 19)
+        self._text(canvas, caption, (end + 16, y - 10), ACCENT)
+        signalling, gathering, ice, connection = peer.states.values()
+        states = f"signalling {signalling} · gathering {gathering} · ICE {ice} · connection {connection}"
+        self._text(canvas, states, (x, y + height + self.LINE), PALE, 14)
 
-    def _prepared(self, picture: Picture, *, grey: bool) -> Picture:
-        if (picture.shape[1], picture.shape[0]) != self.size:
-            picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
-        return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) if grey else picture
-
-    def _caption(self, call: Call, side: int) -> str:
-        picture, meter = call.track.picture, call.meter
-        if side == 0:
-            source = call.track.source
-            size = f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
-            given = f"gives {source.given}, sent as {size}" if source.given else size
-            return f"{source.label[-24:]}   {given}   {'muted' if call.track.muted else ''}"
-        delay, rate = meter.recent
-        if not rate:
-            return call.codec
-        traffic = f"{call.bitrate_kbps:.0f} kbit/s   lost {call.packets_lost}"
-        return f"{call.codec}   delay {delay * 1000:.1f} ms   {rate:.1f}/s   {traffic}"
-
-    def _text(
-        self, canvas: Picture, text: str, at: tuple[int, int], colour: tuple[int, int, int], size: int = 15
-    ) -> int:
+    def _text(self, canvas: Picture, text: str, at: tuple[int, int], colour: Colour, size: int = 15) -> int:
         """Draw text with its baseline at (x, y); return the x where it ends."""
-        end, _ = cv2.putText(canvas, text, at, colour, self._font, size, 450)
-        return int(end[0])
-
-
-class Display:
-    """The X display of this session, on Linux. Qt, which draws OpenCV's windows, ends the whole process when it finds
-    none, or when it dies; no `except` catches that. So: ask first, look before each use, and for a display that dies
-    within a use let the C library call `last_words` before it ends the process."""
-
-    def __init__(self, last_words: Callable[[], None]) -> None:
-        """Raises CallError with the reason why no window can be shown here."""
-        self._poll: select.poll | None = None
-        if cv2.currentUIFramework() == "":
-            raise CallError("this OpenCV has no windows (opencv-python-headless): install opencv-python instead of it")
-        if sys.platform != "linux":
-            return  # macOS and Windows usually have one, and do not end the process
-        loaded = list(sys.modules)
-        if loaded.index("av") < loaded.index("cv2"):
-            raise CallError("aiortc was imported before cv2, so a window would hang: import loopback (or cv2) first")
-        try:
-            x11 = ctypes.CDLL("libX11.so.6")
-        except OSError as error:
-            raise CallError("libX11 is missing: on Debian or Ubuntu, apt install libx11-6") from error
-        x11.XOpenDisplay.restype = ctypes.c_void_p
-        self._connection = ctypes.c_void_p(x11.XOpenDisplay(None))
-        if not self._connection:
-            raise CallError(f"no display (DISPLAY is {os.environ.get('DISPLAY') or 'not set'})")
-        self._close = x11.XCloseDisplay
-        self._poll = select.poll()
-        self._poll.register(x11.XConnectionNumber(self._connection), 0)  # 0: tell of a hang-up only
-        self._libc, self._key, self._done = ctypes.CDLL(None), ctypes.c_int(), False
-        self._at_exit = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None if self._done else last_words())
-        self._libc["__cxa_atexit"](self._at_exit, None, ctypes.byref(self._key))
-        atexit.register(self._forget)  # Python itself is about to end: its functions can be called no more
-
-    @property
-    def alive(self) -> bool:
-        return self._poll is None or not self._poll.poll(0)
-
-    def _forget(self) -> None:
-        if not self._done:
-            self._done = True
-            self._libc["__cxa_finalize"](ctypes.byref(self._key))  # takes the function back, and calls it
-
-    def close(self) -> None:
-        if self._poll is not None:
-            self._forget()
-            atexit.unregister(self._forget)
-            if self.alive:
-                self._close(self._connection)
+        return int(cv2.putText(canvas, printable(text), at, colour, self._font, size, 450)[0][0])
 
 
 class Window:
-    """A window on the screen. Raises CallError where there can be none, and when its display dies."""
+    """A window on the screen. Raises CallError where there can be none."""
 
     NAME = "loopback: a WebRTC call"
-    DIED = "the display died, and the window with it: start the program again where there is one"
 
-    def __init__(self, last_words: Callable[[], None]) -> None:
-        self._display = Display(last_words)
+    def __init__(self) -> None:
+        if missing := display_missing():
+            raise CallError(missing)
         # Qt would complain that it finds no fonts; View draws the text. cv2 sets Qt's variables at import, so here.
         os.environ["QT_LOGGING_RULES"] = "*.warning=false"
         cv2.namedWindow(self.NAME, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
@@ -2061,10 +1614,7 @@ class Window:
 
     def show(self, canvas: Picture) -> str | None:
         """Show a picture and return the key pressed, "" for none, None when the user has closed the window."""
-        if not self._display.alive:
-            raise CallError(self.DIED)
-        # After the close button OpenCV has no window left to ask about, and imshow would open another.
-        try:
+        try:  # after the close button OpenCV has no window left to ask about, and imshow would open another
             if self._shown and cv2.getWindowProperty(self.NAME, cv2.WND_PROP_VISIBLE) < 1:
                 return None
         except cv2.error:
@@ -2074,154 +1624,68 @@ class Window:
         key = cv2.pollKey()
         return chr(key) if 0 < key < 128 else ""  # an arrow or a function key has a larger number
 
-    def close(self) -> None:
-        if self._display.alive:
-            cv2.destroyAllWindows()
-        self._display.close()
 
-
-class Recorder:
-    """Writes the view to a video file, in a thread of its own. Every packet is written at once, and the containers are
-    of kinds that need no ending, so what is on the disk plays even if the process is killed."""
-
-    KINDS: ClassVar[dict[str, tuple[str, str, dict[str, str]]]] = {
-        ".mkv": ("matroska", "libx264", {"cluster_time_limit": "200"}),
-        # A fragment each 0.1 s, in microseconds. One for each frame would spoil every fifth block of sound.
-        ".mp4": ("mp4", "libx264", {"movflags": "empty_moov+default_base_moof", "frag_duration": "100000"}),
-        ".webm": ("webm", "libvpx", {"cluster_time_limit": "200"}),
-    }
-    CODECS: ClassVar[dict[str, dict[str, str]]] = {
-        "libx264": {"preset": "ultrafast", "tune": "zerolatency", "crf": "23"},
-        "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "2M"},
-    }
-
-    def __init__(self, path: Path, shape: tuple[int, int, int], *, sound: bool = False) -> None:
-        """`shape` is that of every picture. Raises CallError when the file cannot be written."""
-        self.path = path
-        self.dropped = 0
-        self._queue: queue.Queue[tuple[Picture, float] | tuple[Samples, float] | None] = queue.Queue()
-        self._failure: OSError | av.FFmpegError | None = None
-        container, codec, options = self.KINDS[path.suffix.lower()]
-        try:
-            # max_interleave_delta, in microseconds: how long a picture waits for the sound that belongs before it.
-            options = {**options, "flush_packets": "1", "max_interleave_delta": "200000"}
-            self._file = av.open(str(path), "w", format=container, options=options)
-            stream = self._file.add_stream(codec, options=self.CODECS[codec])
-            assert isinstance(stream, av.VideoStream)
-            self._stream = stream
-            stream.height, stream.width = shape[:2]
-            stream.pix_fmt = "yuv420p"
-            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
-            stream.codec_context.gop_size = 30
-            self._sound = self._file.add_stream("libopus", rate=SOUND_RATE, layout="stereo") if sound else None
-            self._file.start_encoding()
-        except (OSError, av.FFmpegError) as error:
-            raise self._trouble(error) from error
-        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
-        self._thread.start()
-
-    def write(self, picture: Picture, t: float) -> None:
-        """Record a picture shown at second `t`. Raises CallError when the disk does not take it."""
-        self._put(picture, t, room=21 if self._sound else 8)  # about a quarter of a second
-
-    def write_sound(self, samples: Samples, t: float) -> None:
-        """Record a block of sound heard at second `t`."""
-        if self._sound:
-            self._put(samples, t, room=200)
-
-    def _put(self, item: Picture | Samples, t: float, room: int) -> None:
-        if self._failure:
-            raise self._trouble(self._failure)
-        if self._queue.qsize() < room:
-            self._queue.put((item, t))
-        else:
-            self.dropped += 1  # rather than hold up the call
-
-    def close(self) -> None:
-        """Write what is left and close the file. Raises CallError when the disk did not take it."""
-        self._queue.put(None)
-        self._thread.join(timeout=5)
-        if self._failure:
-            raise self._trouble(self._failure)
-
-    def _write(self) -> None:
-        last, position = -1, 0
-        try:
-            while (item := self._queue.get()) is not None:
-                content, t = item
-                if content.ndim == 3:
-                    frame = to_frame(content)
-                    frame.pts, frame.time_base = max(round(t * 1000), last + 1), Fraction(1, 1000)
-                    last = frame.pts
-                    self._file.mux(self._stream.encode(frame))
-                elif self._sound:
-                    if t * SOUND_RATE > position + SOUND_RATE / 10:  # blocks come in bursts; this is a real gap
-                        position = round(t * SOUND_RATE)
-                    self._file.mux(self._sound.encode(to_sound_frame(content, position)))
-                    position += len(content)
-            for stream in (self._stream, self._sound):
-                if stream:
-                    self._file.mux(stream.encode(None))
-            self._file.close()
-        except (OSError, av.FFmpegError) as error:
-            self._failure = error
-
-    def _trouble(self, error: OSError | av.FFmpegError) -> CallError:
-        return CallError(f"{self.path} cannot be written ({error.strerror}): make room or choose another place")
-
-
-def check_writable(path: Path) -> None:
-    """Raise CallError where a file cannot be written, before a call is made in vain."""
-    if not path.parent.is_dir():
-        raise CallError(f"{path} cannot be written: there is no folder {path.parent}; make it, or choose another place")
-    if path.is_dir():
-        raise CallError(f"{path} cannot be written: it is a folder; give the name of a file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise CallError(f"{path} cannot be written: permission is missing; choose another place")
-
-
-def write_picture(path: Path, picture: Picture) -> None:
-    """Write a picture file. Raises CallError when it cannot be written."""
+def display_missing() -> str:
+    """Return why no window can be shown here, "" where one can. Qt, which draws OpenCV's windows on Linux, ends the
+    whole process when it finds no display, and no `except` catches that: so ask first."""
+    if cv2.currentUIFramework() == "":
+        return "this OpenCV has no windows (opencv-python-headless): install opencv-python instead of it"
+    if sys.platform != "linux":
+        return ""  # macOS and Windows usually have one, and do not end the process
+    loaded = list(sys.modules)
+    if loaded.index("av") < loaded.index("cv2"):
+        return "aiortc was imported before cv2, so a window would hang: import loopback (or cv2) first"
     try:
-        path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError:
+        return "libX11 is missing: on Debian or Ubuntu, apt install libx11-6"
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    if not (display := ctypes.c_void_p(x11.XOpenDisplay(None))):
+        return f"no display (DISPLAY is {printable(os.environ.get('DISPLAY', '')) or 'not set'})"
+    x11.XCloseDisplay(display)
+    return ""
+
+
+def key_list() -> str:
+    return " · ".join(f"{key} {words}" for key, words in KEYS.items())
+
+
+def write_picture(path: Path, picture: Picture | None) -> None:
+    """Write a picture file, or with None see whether that could be done. Raises CallError where it cannot; a part of a
+    picture is not left behind."""
+    unfinished = False
+    try:
+        new = not path.exists()
+        with path.open("ab" if picture is None else "wb") as file:
+            unfinished = path.is_file() and (new or picture is not None)
+            file.write(b"" if picture is None else cv2.imencode(path.suffix, picture)[1].tobytes())
+        unfinished = new and picture is None
     except OSError as error:
-        raise CallError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+        raise CallError(f"{printable(str(path))} cannot be written ({error.strerror}): choose another place") from error
+    finally:
+        if unfinished:
+            path.unlink()
 
 
-# ---- 9  Session: keys, command line, exit status ---------------------------------------------------------------------
+# ---- 11  Running: keys, command line, exit status --------------------------------------------------------------------
+
+# The keys of the window. Another one has its words here and two lines in Session.press.
+KEYS = {"c": "call again", "h": "hang up", "n": "next source", "v": "mute", "g": "grey", "s": "snapshot", "q": "quit"}
 
 
 class Session:
-    """What a user does with calls: see, step, hang up, call again, record. Holds what lives longer than one call.
-
-    The user plays all the people: Ann, whose call the program begins with, Ben, whom she calls, and Cem, the third.
-    """
-
-    TICK = 1 / 30  # s between two views
+    """What a user does with calls: look, step, hang up, call again. Holds what lives longer than one call."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.console = Console(sys.stderr if options.json else sys.stdout)
-        self.log = Log(self.console.event)
-        self.view = View(options.width, options.height, self.log)
+        self.log = Log(lambda event: self.console.line(str(event)))
+        self.view = View(options.size, self.log)
         self.call: Call | None = None
         self.window: Window | None = None
-        self.recorder: Recorder | None = None
-        self.snapshot: Path | None = options.snapshot
-        self.seconds: float | None = options.seconds
-        self.setup: asyncio.Task[None] | None = None
-        self.switching: asyncio.Task[None] | None = None
-        self.room = Room(options.places)
-        self.ann, self.ben, self.cem = self.people = [
-            Phone(name, self.room, self._act, self.log) for name in ("Ann", "Ben", "Cem")
-        ]
-        self.ending = False  # the call is to be closed
-        self.ticked = 0.0  # s on the log's clock: the last tick
-        self.seen = 0  # pictures of the call that had come by then
-        # The first one is in use.
-        self.sources = list(dict.fromkeys((options.source, "synthetic", "night", "camera", "screen")))
+        self.action: asyncio.Task[None] | None = None  # a call that is being set up, changed or hung up
+        self.sources = list(dict.fromkeys((options.source, "synthetic", "night", "camera")))  # the first is in use
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
-        self.hurry = False  # --step: nobody can press Enter
         self.ended, self.interrupted = False, 0
 
     @property
@@ -2237,321 +1701,161 @@ class Session:
         """Run until the user, --seconds or a failure ends it. Raises CallError; leaves nothing open."""
         try:
             self._open_view()
-            if self.options.step:
-                self._read_enter()
-            await self._first_call()
+            self.press("c")
             until = math.inf
             while not self.ended and self.log.now() < until:
-                await self._next_tick()
+                await asyncio.sleep(1 / 30)
                 await self._tick()
-                started = self.call and self.call.meter.received and not self.view.message
-                if until == math.inf and self.seconds is not None and started:
-                    until = self.log.now() + self.seconds
+                if until == math.inf and self.options.seconds and self.live and not self.action:
+                    until = self.log.now() + self.options.seconds
             if self.live:
                 await self.live.finish()
-            self._keep_picture()
-            for phone in self.people:
-                if phone.state != "away":
-                    phone.press("leave")
-                    await asyncio.sleep(0)  # the others hear it
-        except CallError:
-            if self.caller.state in ("connecting", "in call"):
-                self.caller.media("failed")
-                await asyncio.sleep(0)  # the other one hears it
-            raise
         finally:
-            await self._close()
-
-    async def _next_tick(self) -> None:
-        # Drawing holds up the event loop for some 10 ms. So draw when a picture has just come, not when one is due.
-        await asyncio.sleep(max(0.0, self.ticked + 0.8 * self.TICK - self.log.now()))
-        seen = self.seen
-        while (call := self.live) and call.meter.received == seen and self.log.now() < self.ticked + 1.3 * self.TICK:
-            await asyncio.sleep(0.001)
-        self.seen = call.meter.received if call else 0
+            async with contextlib.AsyncExitStack() as stack:  # each of these runs, whatever the others raise
+                if self.window:
+                    stack.callback(cv2.destroyAllWindows)
+                if self.call:
+                    stack.push_async_callback(self.call.close)
+                stack.push_async_callback(cancelled, self.action)
+                if self.options.snapshot and self.call and self.call.meter.received:
+                    self.press("s")
 
     def _open_view(self) -> None:
-        if self.options.view != "none":
-            try:
-                self.window = Window(self._last_words)
-                self.window.show(self.view.draw(None))
-            except CallError as error:
-                if self.options.view == "window":
-                    raise CallError(f"{error}: there can be no window; use --view none") from error
-                self.snapshot = self.snapshot or Path("loopback.png")
-                self.console.line(f"{error}: no window; the view is written to {self.snapshot} at the end")
-        if self.window is None and self.seconds is None:
-            self.seconds = 5.0
-        for path in (self.snapshot, self.options.record):
-            if path:
-                check_writable(path)
-        if self.options.record:
-            self.recorder = Recorder(self.options.record, self.view.shape, sound=bool(self.options.audio))
-
-    async def _first_call(self) -> None:
-        """Ann and Ben enter the room, and she calls him. This once he accepts without a key."""
-        async with asyncio.timeout(PATIENCE["joining"]):
-            for phone in (self.ann, self.ben):
-                phone.press("join")
-            while "Ben" not in self.ann.people:
-                await asyncio.sleep(0)
-            self.ann.press("call", "Ben")
-            while self.ben.state != "ringing":
-                await asyncio.sleep(0)
-            self.ben.press("accept")
-
-    @property
-    def caller(self) -> Phone:
-        """Whose picture is on the left."""
-        return self.cem if self.cem.state in ("calling", "connecting", "in call") else self.ann
-
-    def _act(self, phone: Phone, action: str) -> None:
-        if action == "negotiate":
-            self.go = asyncio.Semaphore(0)
-            self.setup = asyncio.create_task(self._set_up(phone))
-        else:
-            self.ending = True  # the next tick closes the call; both people say so
-
-    async def _set_up(self, caller: Phone) -> None:
-        o = self.options
-        with contextlib.ExitStack() as stack:
-            source = open_source(self.sources[0], o.width, o.height, o.fps, self.log)
-            stack.callback(source.close)
-            self.view.message = f"opening {source.label}"
-            await source.ready()
-            sound = open_sound(o.audio) if o.audio else None
-            if sound:
-                stack.callback(sound.close)
-                await sound.ready()
-            stack.pop_all()  # from here on the call closes them
-        self.view.message = ""
-        marker_bit = o.jitter_buffer == "marker"
-        self.call = call = Call(
-            source, codec=o.codec, marker_bit=marker_bit, deadline=o.deadline, ice=o.ice, log=self.log, sound=sound
-        )
-        if recorder := self.recorder:
-            call.sound_meter.on_block = lambda samples: recorder.write_sound(samples, self.log.now())
+        o, missing = self.options, display_missing()
+        if o.view == "window" and missing:
+            raise CallError(f"{missing}: there can be no window; use --view none")
+        if o.view != "none" and not missing:
+            self.window = Window()
+            self.window.show(self.view.draw(None))
+        elif o.view == "auto":
+            o.snapshot = o.snapshot or Path("loopback.png")
+            self.console.line(f"{missing}: no window; {printable(str(o.snapshot))} will be written at the end")
+        o.seconds = o.seconds or (None if self.window else 5.0)
+        if o.snapshot:
+            write_picture(o.snapshot, None)
         if o.step:
-            await self._step_through(call)
-        else:
-            await call.run()
-        for phone in (caller, self.ben):
-            phone.media("connected")
+            self._read_enter()
 
-    async def _end_call(self) -> None:
-        self.ending = False
-        await self._drop_setup()
-        if call := self.live:
-            await call.close()
-            self.console.line(f"hung up: {call.meter!r}")
-
-    def _change(self, what: str, change: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
-        """Begin to change the running call, unless it is being set up or changed."""
-        if self.live and self.setup and self.setup.done() and self.switching is None:
-            self.switching = asyncio.create_task(change(self.live))
-        else:
-            self.log("window", f"refused {what}", "there is no call, or it is being set up or changed")
-
-    async def _add_sound(self, call: Call) -> None:
-        if call.sound:
-            self.log("window", "refused add sound", "there is sound")
-            return
-        if self.recorder and not self.options.audio:
-            self.log("recorder", "note", "a recording with sound has to begin with --audio; this one stays silent")
-        await call.run(call.steps_to_add_sound(ToneSource()))
-
-    async def _next_source(self, call: Call) -> None:
-        """Switch to the next source that works."""
-        o = self.options
-        for spec in self.sources[1:]:
+    async def _tick(self) -> None:
+        if self.action and self.action.done():
+            action, self.action = self.action, None
+            action.result()
+        if self.live and self.live.pc2.picture is not None:
+            await self.live.check()
+            self.console.progress(self.live)
+        if self.window:
+            key = self.window.show(self.view.draw(self.live))
             try:
-                await call.switch(open_source(spec, o.width, o.height, o.fps, self.log))
-            except CallError as error:
-                self.log("source", f"{spec} passed over", str(error))
-            else:
-                place = self.sources.index(spec)
-                self.sources = self.sources[place:] + self.sources[:place]
-                break
+                self.press("q" if key is None else key)
+            except CallError as error:  # the call goes on all the same
+                self.log("window", "no snapshot", str(error))
 
-    def key(self, key: str) -> None:
-        """Do what a key of the window stands for (KEYS)."""
-        presses = {
-            "c": functools.partial(self.ann.press, "call", "Ben"),
-            "a": functools.partial(self.ben.press, "accept"),
-            "r": functools.partial(self.ben.press, "reject"),
-            "h": functools.partial(self.caller.press, "hang up"),
-            "j": functools.partial(self.ben.press, "hang up"),
-            # The third person's first key is to come in; the next ones call.
-            "t": functools.partial(self.cem.press, *(("join",) if self.cem.state == "away" else ("call", "Ben"))),
-            "n": functools.partial(self._change, "next source", self._next_source),
-            "o": functools.partial(self._change, "add sound", self._add_sound),
-        }
-        if key in ("q", "\x1b"):
-            self.ended = True
-        elif key in presses:
-            presses[key]()
-        elif key in ("v", "m"):
-            if self.live and (track := self.live.track if key == "v" else self.live.sound):
-                self.live.mute(track)
-            else:
-                self.log("window", "refused mute", "there is no call" if self.live is None else "there is no sound")
+    def press(self, key: str) -> None:
+        """Do what a key stands for. What takes time becomes the action; meanwhile only hanging up is heard."""
+        if key == "c" and not self.live and not self.action:
+            self.action = asyncio.create_task(self._set_up())
+        elif key == "h" and (self.live or self.action):
+            self.action = asyncio.create_task(self._hang_up(self.action))
+        elif key == "n" and self.live and not self.action:
+            self.action = asyncio.create_task(self._next_source(self.live))
+        elif key == "v" and self.live:
+            self.live.mute()
         elif key == "g":
             self.view.grey = not self.view.grey
         elif key == "s":
             path = self.options.snapshot or Path("loopback.png")
-            try:
-                write_picture(path, self.view.draw(self.live))
-                self.log("window", "snapshot", str(path))
-            except CallError as error:
-                self.log("window", "no snapshot", str(error))
-        elif key:
+            write_picture(path, self.view.draw(self.call))
+            self.log("window", "snapshot", str(path))
+        elif key in ("q", "\x1b"):
+            self.ended = True
+        elif key and key not in KEYS:
             self.go.release()
 
-    async def _tick(self) -> None:
-        if self.ending:
-            await self._end_call()
-        if self.setup is None or self.setup.done():  # a call that is being set up has a deadline of its own
-            for phone in self.people:
-                phone.wait(self.log.now() - self.ticked)
-        self.ticked = self.log.now()
-        if self.setup and self.setup.done():
-            self.setup.result()
-        if self.switching and self.switching.done():
-            self.switching.result()
-            self.switching = None
-        if (call := self.live) and call.connected_after is not None:
-            await call.check()
-        caller = self.caller
-        self.view.phones = (caller, self.ben, self.ann if caller is self.cem else self.cem)
-        if self.window or self.recorder:
-            canvas = self.view.draw(self.live)
-            if self.recorder:
-                self.recorder.write(canvas, self.log.now())
-            if self.window:
-                key = self.window.show(canvas)
-                if key is None:
-                    self.ended = True
-                else:
-                    self.key(key)
-        if self.live:
-            self.console.progress(self.live)
+    async def _set_up(self) -> None:
+        o, source = self.options, open_source(self.sources[0], self.options.size, self.options.fps, self.log)
+        back = open_source("night", o.size, o.fps, self.log) if o.both else None
+        self.view.message = f"opening {source.label}"
+        try:
+            await source.ready()
+            marker_bit = o.jitter_buffer == "marker"
+            self.call = Call(source, back=back, log=self.log, codec=o.codec, marker_bit=marker_bit, deadline=o.deadline)
+        finally:
+            if not self.live:  # else the call closes it
+                await source.close()
+        self.view.message = ""
+        await (self._step_through(self.call) if o.step else self.call.run())
+
+    async def _hang_up(self, action: asyncio.Task[None] | None) -> None:
+        await cancelled(action)
+        self.view.message = ""
+        if call := self.live:
+            await call.hang_up()
+            self.console.line(f"hung up: {call.meter!r}")
+
+    async def _next_source(self, call: Call) -> None:
+        for place, spec in enumerate(self.sources[1:], 1):
+            try:
+                await call.switch(open_source(spec, self.options.size, self.options.fps, self.log))
+                self.sources = self.sources[place:] + self.sources[:place]
+                return
+            except CallError as error:
+                self.log("source", f"{spec} passed over", str(error))
 
     async def _step_through(self, call: Call) -> None:
-        steps = call.steps
-        other = SyntheticSource(self.options.width, self.options.height, self.options.fps, night=True)
-        steps.append(Step("pc1", "replaceTrack", functools.partial(call.switch, other)))
-        if call.sound is None:
-            steps += call.steps_to_add_sound(ToneSource())
-        for number, step in enumerate(steps, 1):
-            title = f"Step {number} of {len(steps)}: {step.who} {step.what}"
+        for number, step in enumerate(call.steps, 1):
+            title = f"Step {number} of {len(call.steps)}: {step.who} {step.what}"
             why = textwrap.fill(step.why, 100, initial_indent="  ", subsequent_indent="  ")
             self.console.line(f"\n{title}\n{why}\n  [Enter{', or the space bar in the window' if self.window else ''}]")
             self.view.message = f"{title}   (press the space bar)"
-            if not self.hurry:
-                await self.go.acquire()
+            await self.go.acquire()
             done = await step.run()
             self.console.line(f"  {done!r}\n  {call.pc1}\n  {call.pc2}")
         self.view.message = ""
 
     def _read_enter(self) -> None:
-        # A thread: Windows cannot wait for a terminal and for sockets in one event loop. It ends with the process, and
-        # reads without Python's buffer, whose lock it would hold at that moment.
         loop = asyncio.get_running_loop()
 
-        def lines(text: bytes) -> None:
-            for _ in range(text.count(b"\n")):
-                self.go.release()
-            if not text and not self.window:
-                self.hurry = True
-                self.go.release()
-
         def read() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                while True:
-                    try:
-                        text = os.read(0, 1024) if sys.stdin else b""  # None: closed, and 0 may be another file by now
-                    except OSError:
-                        text = b""
-                    loop.call_soon_threadsafe(lines, text)
-                    if not text:
-                        return
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                with contextlib.suppress(OSError):  # the terminal has gone
+                    while sys.stdin and os.read(0, 1024):  # Python's buffer would be locked at the end of the process
+                        loop.call_soon_threadsafe(self.go.release)
+                for _ in range(0 if self.window else 99):  # nobody can press Enter: go through all steps
+                    loop.call_soon_threadsafe(self.go.release)
 
+        # A thread: Windows cannot wait for a terminal and for sockets in one event loop. It ends with the process.
         threading.Thread(target=read, name="stdin", daemon=True).start()
 
-    async def _drop_setup(self) -> None:
-        tasks = [task for task in (self.setup, self.switching) if task]
-        self.setup = self.switching = None
-        self.view.message = ""
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _close(self) -> None:
-        async with contextlib.AsyncExitStack() as stack:  # each of these runs, whatever the others raise
-            if self.window:
-                stack.callback(self.window.close)
-            if self.recorder:
-                stack.callback(
-                    lambda r: self.log("recorder", "closed", f"{r.path}, {r.dropped} views dropped"), self.recorder
-                )
-                stack.callback(self.recorder.close)
-            if self.call:
-                stack.push_async_callback(self.call.close)
-            stack.push_async_callback(self._drop_setup)
-            self._keep_picture()
-
-    def _keep_picture(self) -> None:
-        if self.snapshot and self.call and self.call.meter.received:
-            path, self.snapshot = self.snapshot, None
-            write_picture(path, self.view.draw(self.live))
-            self.log("call", "picture written", str(path))
-
-    def _last_words(self) -> None:
-        # The display died within a window call, and Qt is ending the process.
-        with contextlib.suppress(CallError):
-            if self.recorder:
-                self.recorder.close()
-        self.summary(Window.DIED)
-        os._exit(1)
-
-    def summary(self, failure: str | None) -> None:
-        """Print the measurements of the last call, and why it failed."""
-        if self.call and self.call.meter.received:
-            self.console.line(f"{self.call.meter!r}, {self.call.packets_lost} packets lost")
-        if self.options.json:
-            Console(sys.stdout).line(json.dumps(self.report() | ({"error": failure} if failure else {})))
-        if failure:
-            Console(sys.stderr).line(f"loopback: {failure}")
-
     def report(self) -> dict[str, Any]:
-        """Return what --json prints: the measurements of the last call."""
+        """Return what --json prints: the measurements of the last call. Another figure is one line here."""
         o, call = self.options, self.call
-        meter = call.meter if call else Meter()
-        picture = call.track.picture if call else None
-        span = meter.last_arrival - meter.first_arrival
+        report: dict[str, Any] = {"source": o.source, "codec": o.codec, "fps": o.fps}
+        if call:
+            meter, span = call.meter, call.meter.last_arrival - call.meter.first_arrival
+            rows, columns = (0, 0) if call.track.picture is None else call.track.picture.shape[:2]
+            setup = {"connected": call.after("connected"), "first_frame": call.after("first picture")}
+            report |= {
+                "source": call.track.source.label,
+                "width": columns,
+                "height": rows,
+                "setup_ms": {name: seconds and round(seconds * 1000, 1) for name, seconds in setup.items()},
+                "latency_ms": meter.latency_ms,
+                "frames": {"sent": meter.sent, "received": meter.received, "misread": meter.misread},
+                "received_fps": round(meter.received_fps, 2),
+                "bitrate_kbps": round(call.pc1.health.bytes_sent * 8 / span / 1000, 1) if span else 0.0,
+                "packets_lost": call.pc1.health.packets_lost,
+                "selected_pair": call.pc1.selected_pair._asdict(),
+            }
+        events = self.log.events
+        log = [{"t_ms": round(e.t * 1000, 3), "who": e.who, "what": e.what, "detail": e.detail} for e in events]
+        return report | {"log": log}
 
-        def milliseconds(seconds: float | None) -> float | None:
-            return None if seconds is None else round(seconds * 1000, 1)
 
-        return {
-            "source": call.track.source.label if call else o.source,
-            "width": o.width if picture is None else picture.shape[1],
-            "height": o.height if picture is None else picture.shape[0],
-            "fps": o.fps,
-            "codec": o.codec,
-            "setup_ms": {
-                "connected": milliseconds(call.connected_after if call else None),
-                "first_frame": milliseconds(call.first_frame_after if call else None),
-            },
-            "latency_ms": meter.latency_ms,
-            "frames": {"sent": meter.sent, "received": meter.received, "misread": meter.misread},
-            "received_fps": round(meter.received_fps, 2),
-            "bitrate_kbps": round(call.bytes_sent * 8 / span / 1000, 1) if call and span else 0.0,
-            "packets_lost": call.packets_lost if call else 0,
-            "sound": None if call is None or call.sound is None else call.sound_meter.as_dict(),
-            "selected_pair": (call.selected_pair if call else Pair())._asdict(),
-            "log": [event.as_dict() for event in self.log.events],
-        }
+async def cancelled(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel tasks and wait for their end."""
+    for task in filter(None, tasks):
+        task.cancel()
+    await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
 
 class Console:
@@ -2560,138 +1864,80 @@ class Console:
     def __init__(self, stream: Any) -> None:
         self.stream = stream or open(os.devnull, "w")  # noqa: SIM115 - None: it was closed before the program began
         self.stream.reconfigure(errors="replace")  # a file or pipe on Windows may have no arrows
-        self.live = self.stream.isatty()
-        self._due = 0.0
+        self.live, self._due = self.stream.isatty(), 0.0
 
-    def line(self, text: str, end: str = "\n") -> None:
+    def line(self, text: str, end: str = "\n") -> bool:
+        """Print a line. Return False when nobody can read it."""
         try:
             print(("\r\x1b[K" if self.live else "") + text, end=end, file=self.stream, flush=True)
         except OSError:  # the reader has gone (| head), or the disk is full: the call goes on without
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-    def event(self, event: Event) -> None:
-        self.line(str(event))
+            return False
+        return True
 
     def progress(self, call: Call) -> None:
-        if self.live and call.meter.received and time.perf_counter() >= self._due:
+        if self.live and time.perf_counter() >= self._due:
             self._due = time.perf_counter() + 0.5
-            columns = os.get_terminal_size(self.stream.fileno()).columns
-            delay, rate = call.meter.recent
-            text = (
-                f"{rate:.1f}/s  delay {delay * 1000:.1f} ms  {call.bitrate_kbps:.0f} kbit/s  lost {call.packets_lost}"
-            )
-            self.line(f"{text}  {call.meter.received} pictures  {call.meter.misread} misread"[: columns - 1], end="")
+            (delay, rate), meter, health = call.meter.recent, call.meter, call.pc1.health
+            text = f"{rate:.1f}/s  delay {delay * 1000:.1f} ms  {health.bitrate_kbps:.0f} kbit/s  lost "
+            text += f"{health.packets_lost}  {meter.received} pictures  {meter.misread} misread"
+            self.line(text[: shutil.get_terminal_size().columns - 1], end="")
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         hint = " (--help lists what there is)" if "unrecognized" in message else ""
-        self.exit(2, f"loopback: {message}{hint}\n")
+        self.exit(2, f"loopback: {printable(message)}{hint}\n")
 
 
-def size(text: str) -> tuple[int, int]:
-    """Return (width, height) of "640x480"; the smallest has room for the time code."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 640x480")
-    if not (160 <= int(width) <= 3840 and 120 <= int(height) <= 2160):
-        raise argparse.ArgumentTypeError(f"{text} is out of range: 160x120 to 3840x2160")
-    return int(width), int(height)
+def checked(convert: Callable[[str], Any], fits: Callable[[Any], object], words: str) -> Callable[[str], Any]:
+    """Return a converter for argparse: it gives what `convert` makes of a text, if that fits; else one line says so."""
+
+    def converter(text: str) -> Any:
+        with contextlib.suppress(ValueError):
+            if fits(value := convert(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is not {words}")
+
+    return converter
 
 
-def number_between(least: float, most: float) -> Callable[[str], float]:
-    """Return a converter for argparse that takes numbers in a range."""
-
-    def convert(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g} to {most:g}")
-        return number
-
-    return convert
-
-
-def source(text: str) -> str:
-    """Return what --source names, once it can be a source."""
-    kind, colon, number = text.partition(":")
-    if not text or (kind == "camera" and colon and not (number.isdecimal() and len(number) < 4)):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no source: write synthetic, night, camera, camera:1, screen, or a file"
-        )
-    return text
-
-
-def ice_server(text: str) -> str:
-    """Return a stun: or turn: URI (RFC 7064, RFC 7065) that aiortc can use."""
-    try:
-        parsed = parse_stun_turn_uri(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a URI like stun:HOST:PORT or turn:HOST:PORT") from error
-    if not connection_kwargs([RTCIceServer(text)]):  # aiortc would pass over it in silence
-        raise argparse.ArgumentTypeError(f"{text!r}: aiortc has no {parsed['scheme']}: of that transport")
-    return text
-
-
-def path_with(*suffixes: str) -> Callable[[str], Path]:
-    """Return a converter for argparse that takes paths with one of these endings."""
-
-    def convert(text: str) -> Path:
-        if Path(text).suffix.lower() not in suffixes:
-            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
-        return Path(text)
-
-    return convert
+def number(least: float, most: float) -> Callable[[str], Any]:
+    return checked(float, lambda value: least <= value <= most, f"a number from {least:g} to {most:g}")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the options. Exits with 2 and one line on standard error for wrong ones."""
-    parser = Parser(
-        prog="loopback.py",
-        description="A WebRTC call between two peers in one process, laid open.",
-        epilog=f"Keys in the window: {KEYS}",
+    sources = "synthetic, night, camera, camera:1, or a video file"
+    source = checked(str, re.compile(r"(?!camera:).+|camera:\d{1,3}", re.DOTALL).fullmatch, f"a source: {sources}")
+    snapshot = checked(Path, lambda path: path.suffix.lower() in (".png", ".jpg"), "a name that ends in .png or .jpg")
+    size = checked(
+        lambda text: tuple(map(int, text.lower().split("x"))),
+        lambda size: len(size) == 2 and 160 <= size[0] <= 3840 and 120 <= size[1] <= 2160,
+        "a size like 640x480, from 160x120 to 3840x2160",
     )
+    parser = Parser(prog="loopback", description="A WebRTC call between two peers in one process, laid open.")
+    parser.epilog = f"Keys in the window: {key_list()}"
     add = parser.add_argument
-    rate, seconds, wait = number_between(1, 60), number_between(0.1, 86400), number_between(0.1, 600)
-    add("--source", type=source, default="synthetic", help="synthetic (default), night, camera:1, screen or a file")
-    add("--audio", metavar="tone|mic|FILE", help="send sound too; it is measured, and not played aloud: it would howl")
-    add("--size", type=size, default=(640, 480), metavar="WxH", help="size of the picture, 640x480 by default")
-    add("--fps", type=rate, default=30.0, metavar="N", help="pictures a second, 1 to 60, 30 by default")
+    add("--source", type=source, default="synthetic", help=f"{sources}; synthetic by default")
+    add("--both", action="store_true", help="video both ways: pc2 sends a test picture back")
+    add("--size", type=size, metavar="WxH", help="size of the picture; 640x480, or a source's own shape within it")
+    add("--fps", type=number(1, 60), default=30.0, metavar="N", help="pictures a second, 1 to 60, 30 by default")
     add("--codec", type=str.upper, choices=("VP8", "H264"), default="VP8", help="VP8 by default")
     add("--view", choices=("auto", "window", "none"), default="auto", help="auto: a window where there is a display")
-    add("--seconds", type=seconds, metavar="S", help="end after S seconds; without a window, 5 by default")
+    add("--seconds", type=number(0.1, 86400), metavar="S", help="end after S seconds; without a window, 5 by default")
     add("--step", action="store_true", help="one step at a time: explain it, wait for Enter, show what it changed")
-    add("--snapshot", type=path_with(".png", ".jpg"), metavar="FILE", help="write the view at the end: .png or .jpg")
-    add("--record", type=path_with(*Recorder.KINDS), metavar="FILE", help="record the view to a .mkv, .mp4 or .webm")
+    add("--snapshot", type=snapshot, metavar="FILE", help="write the view at the end: .png or .jpg")
     add("--json", action="store_true", help="print the measurements as one JSON object; all else to standard error")
-    add("--deadline", type=wait, default=5.0, metavar="S", help="give up without a picture after S seconds (5)")
-    add("--places", type=int, choices=(2, 3), default=3, help="in the room (3); with 2 it is full for the third person")
-    add("--ice-server", type=ice_server, action="append", default=[], metavar="URI", help="stun: or turn:; repeatable")
-    add("--ice-user", metavar="NAME", help="user at the TURN server; the password comes from LOOPBACK_ICE_PASSWORD")
-    add("--relay-only", action="store_true", help="use relayed candidates only")
-    buffers = "marker: a frame is complete with its last packet; stock: aiortc's own, one frame later"
-    add("--jitter-buffer", choices=("marker", "stock"), default="marker", help=buffers)
+    add("--deadline", type=number(0.1, 600), default=5.0, metavar="S", help="give up without a picture after 5 s")
+    add("--jitter-buffer", choices=("marker", "stock"), default="marker", help="stock: aiortc's own, one frame later")
+    add("--version", action="version", version=f"loopback {__version__}")
     options = parser.parse_args(arguments)
-    options.width, options.height = options.size
-    password = os.environ.get("LOOPBACK_ICE_PASSWORD")  # an argument would show in the list of processes
-    kinds = [uri.partition(":")[0].removesuffix("s") for uri in options.ice_server]
-    if len(set(kinds)) < len(kinds):
-        parser.error("argument --ice-server: aiortc uses one STUN and one TURN server")
-    if options.relay_only and "turn" not in kinds:
-        parser.error("argument --relay-only: give --ice-server turn:...; only a TURN server relays")
-    if options.ice_user and "turn" not in kinds:
-        parser.error("argument --ice-user: give --ice-server turn:...; only a TURN server asks for a user")
-    for output, option in itertools.product((options.record, options.snapshot), ("source", "audio")):
-        if output and output.resolve() == Path(getattr(options, option) or "").resolve():
-            parser.error(f"argument --{option}: {output} would be overwritten by the output; choose another name")
-    if "turn" in kinds and not (options.ice_user and password):
-        parser.error("argument --ice-server: turn: needs --ice-user and its password in LOOPBACK_ICE_PASSWORD")
-    servers = [RTCIceServer(uri, options.ice_user, password) for uri in options.ice_server]
-    options.ice = IceOptions(tuple(servers), options.relay_only)
+    with contextlib.suppress(OSError):  # one of them is not there, or cannot be: told when it is opened
+        if options.snapshot and os.path.samefile(options.snapshot, options.source):
+            parser.error(f"argument --snapshot: {options.snapshot} is the source; choose another name")
     return options
 
 
@@ -2701,6 +1947,8 @@ def main(arguments: list[str] | None = None) -> int:
     Exits with 2 for wrong arguments.
     """
     options = parse(arguments)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what matters is raised here, in one line
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     gc.freeze()  # what the imports made stays; looking through it for garbage would stop the set-up for 15 ms
     session = Session(options)
     failure, status = None, 0
@@ -2712,7 +1960,14 @@ def main(arguments: list[str] | None = None) -> int:
     if session.interrupted:
         status = 128 + session.interrupted
         session.console.line("interrupted")
-    session.summary(failure)
+    if session.call and session.call.meter.received:
+        session.console.line(f"{session.call.meter!r}, {session.call.pc1.health.packets_lost} packets lost")
+    if options.json:
+        report = session.report() | ({"error": failure} if failure else {})
+        if not Console(sys.stdout).line(json.dumps(report)):
+            failure, status = failure or "the report cannot be written to standard output", status or 1
+    if failure:
+        Console(sys.stderr).line(f"loopback: {failure}")
     for number, handler in before.items():
         signal.signal(number, handler)
     return status

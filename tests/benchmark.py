@@ -4,7 +4,6 @@ Prints medians and ratios from one run in which the variants take turns, for fig
 Every variant carries the same pictures at 30 a second:
 
     loopback     this program
-    with sound   this program with --audio tone
     stock        the same with aiortc's own jitter buffer
     codec        convert, encode, decode, convert, and no network; the codec called as aiortc calls it, in threads
     one thread   the same without the threads: each hand-over costs some 0.3 ms, which aiortc does not let us save
@@ -15,6 +14,7 @@ import loopback  # first: it imports cv2 before aiortc  # isort: skip
 import argparse
 import asyncio
 import gc
+import importlib.util
 import os
 import resource
 import statistics
@@ -32,6 +32,7 @@ from typing import Any
 from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder, vp8_depayload
 from aiortc.jitterbuffer import JitterFrame
 
+PROJECT = Path(loopback.__file__).resolve().parent
 SIZES = ((320, 240), (640, 480), (1280, 720))
 FPS = 30
 WARM_UP = 0.7  # s: the first second of a call has a key frame and finds its bit rate
@@ -48,10 +49,9 @@ class Figures:
     first_frame: float | None = None  # s from making the peers
 
 
-async def call(size: tuple[int, int], seconds: float, *, marker_bit: bool = True, sound: bool = False) -> Figures:
+async def call(size: tuple[int, int], seconds: float, *, marker_bit: bool = True) -> Figures:
     """Measure a whole call."""
-    tone = loopback.ToneSource() if sound else None
-    one = loopback.Call(loopback.SyntheticSource(*size, FPS), marker_bit=marker_bit, sound=tone)
+    one = loopback.Call(loopback.SyntheticSource(*size, FPS), marker_bit=marker_bit)
     try:
         await one.run()
         await asyncio.sleep(WARM_UP)
@@ -60,7 +60,7 @@ async def call(size: tuple[int, int], seconds: float, *, marker_bit: bool = True
         cpu = (time.process_time() - cpu) / max(1, one.meter.received - before)
         delays = list(one.meter.delays)[known:]
         await one.finish()
-        return Figures(delays, cpu, one.meter.sent, one.meter.received, one.first_frame_after)
+        return Figures(delays, cpu, one.meter.sent, one.meter.received, one.after("first picture"))
     finally:
         await one.close()
 
@@ -95,7 +95,6 @@ def by_size(rounds: int, seconds: float) -> None:
     for _ in range(rounds):
         for size in SIZES:
             turns[size, "loopback"].append(asyncio.run(call(size, seconds)))
-            turns[size, "with sound"].append(asyncio.run(call(size, seconds, sound=True)))
             turns[size, "stock"].append(asyncio.run(call(size, seconds, marker_bit=False)))
             turns[size, "codec"].append(asyncio.run(codec_alone(size, seconds, threads=True)))
             turns[size, "one thread"].append(asyncio.run(codec_alone(size, seconds, threads=False)))
@@ -103,7 +102,7 @@ def by_size(rounds: int, seconds: float) -> None:
     print("size       variant        delay ms  ratio   cpu ms/picture  ratio   first picture ms   sent  received")
     for size in SIZES:
         ours = turns[size, "loopback"]
-        for variant in ("loopback", "with sound", "stock", "codec", "one thread"):
+        for variant in ("loopback", "stock", "codec", "one thread"):
             figures = turns[size, variant]
             firsts = [f.first_frame * 1000 for f in figures if f.first_frame]
             print(
@@ -167,6 +166,20 @@ async def together(number: int, seconds: float) -> None:
         await asyncio.gather(*(one.close() for one in calls))
 
 
+def lessons() -> None:
+    """Print how long running all lessons takes."""
+    needed = ("jupyter", "matplotlib", "nbclient", "psutil")
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        print(f"\nThe lessons are left out: {', '.join(missing)} not installed. To measure them too:")
+        print(f"{sys.executable} -m pip install -c constraints.txt -e '.[notebooks]'")
+        return
+    print("\nthe lessons, each in a kernel of its own, its start included\n", flush=True)
+    start = time.perf_counter()
+    ended = subprocess.run([sys.executable, str(PROJECT / "notebooks" / "render.py"), "--check"])
+    outcome = "" if ended.returncode == 0 else ", but not all is as it should be: see above"
+    print(f"together: {time.perf_counter() - start:.0f} s{outcome}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -179,16 +192,12 @@ def main() -> None:
         return
     by_size(options.rounds, options.seconds)
     from_process_start(options.rounds + 2)
-    print("\nthe lessons, each in a kernel of its own, its start included\n", flush=True)
-    render = Path(loopback.__file__).parent / "notebooks" / "render.py"
-    start = time.perf_counter()
-    subprocess.run([sys.executable, str(render), "--check"], check=True)
-    print(f"together: {time.perf_counter() - start:.0f} s")
     print("\ncalls at once, 320x240, each number in a process of its own")
-    print("\ncalls   delay ms        cpu             memory")
+    print("\ncalls   delay ms        cpu             memory", flush=True)
     for number in (1, 2, 4, 8):
         command = [sys.executable, __file__, "--together", str(number), "--seconds", str(options.seconds)]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(Path(loopback.__file__).parent)})
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(PROJECT)})
+    lessons()
 
 
 if __name__ == "__main__":

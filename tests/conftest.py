@@ -16,8 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 PROGRAM = Path(loopback.__file__).resolve()
+
+settings.register_profile("loopback", deadline=None)  # no test asserts a time
+settings.load_profile("loopback")
 
 
 def run(scenario: Coroutine[Any, Any, Any], seconds: float = 20) -> Any:
@@ -40,14 +44,16 @@ def program(
     *arguments: str, cwd: Path, seconds: float = 30, display: str | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run `python loopback.py` with these arguments in `cwd` until it ends."""
+    defaults: dict[str, Any] = {"env": environment(**({"DISPLAY": display} if display else {}))}
+    if "input" not in options:
+        defaults["stdin"] = subprocess.DEVNULL
     return subprocess.run(
         [sys.executable, str(PROGRAM), *arguments],
         cwd=cwd,
-        env=environment(**({"DISPLAY": display} if display else {})),
         capture_output=True,
         text=True,
         timeout=seconds,
-        **({"stdin": subprocess.DEVNULL} | options if "input" not in options else options),
+        **defaults | options,
     )
 
 

@@ -1,5 +1,7 @@
 """The call: what arrives is what was sent, step by step; what goes wrong is named; nothing is left behind."""
 
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
+
 import asyncio
 import contextlib
 import gc
@@ -9,18 +11,18 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import aioice
-import cv2
 import numpy as np
 import pytest
+from aiortc import RTCRtpReceiver, RTCRtpTransceiver
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
 from conftest import run
-from faults import Edit, as_sent, calling, logged, pictures, wires
+from faults import Edit, Keeping, as_sent, calling, changed, check_arrived, clock, logged, pictures, wires, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,25 +37,14 @@ from loopback import (
     Message,
     Peer,
     Picture,
+    Reader,
     SyntheticSource,
+    is_key_picture,
     memory_channel,
     read_time_code,
 )
 
 # ---- What arrives is what was sent -----------------------------------------------------------------------------------
-
-
-class Keeping(SyntheticSource):
-    """A test picture that keeps what it gave; the call draws the time codes into the same arrays."""
-
-    def __init__(self, width: int, height: int, fps: float) -> None:
-        super().__init__(width, height, fps)
-        self.given: list[Picture] = []
-
-    async def next(self) -> tuple[Picture, float]:
-        picture, captured_at = await super().next()
-        self.given.append(picture)
-        return picture, captured_at
 
 
 @pytest.mark.parametrize("marker_bit", [True, False], ids=["marker", "stock"])
@@ -77,20 +68,10 @@ def test_the_pictures_that_arrive_are_the_pictures_sent(codec: str, size: tuple[
             await call.finish()
         finally:
             await call.close()
-        numbers = [read_time_code(picture) for picture in received]
-        assert numbers == list(range(len(received)))  # every one, once, in order
+        check_arrived(received, source.kept)
         assert call.meter.sent - len(received) == (0 if marker_bit else 1)  # stock keeps the last one for ever
         assert (call.meter.received, call.meter.misread) == (len(received), 0)
         assert call.pc2.picture is received[-1]
-        width, height = size
-        if codec == "H264":  # knows even sizes only
-            width, height = width + width % 2, height + height % 2
-        assert {picture.shape for picture in received} == {(height, width, 3)}
-        for number, picture in enumerate(received):
-            seen = picture[20 : size[1], : size[0]]  # below the time code
-            likeness = [cv2.PSNR(seen, other[20:]) for other in source.given]
-            assert likeness[number] > 20
-            assert max(range(len(likeness)), key=likeness.__getitem__) == number, "it is like another picture sent"
 
     run(scenario())
 
@@ -105,83 +86,37 @@ def test_only_the_time_code_is_drawn_into_the_sources_picture() -> None:
             number = read_time_code(call.track.picture)
             slots = [source.draw(slot / 30)[20:] for slot in range(60)]
             assert number is not None
-            assert any(np.array_equal(source.given[number][20:], slot) for slot in slots)
+            assert any(np.array_equal(source.kept[number][20:], slot) for slot in slots)
         finally:
             await call.close()
 
     run(scenario())
 
 
-# ---- The steps -------------------------------------------------------------------------------------------------------
-
-# who, what, and the states that the step's Done names at least
-STEPS: list[tuple[str, str, tuple[str, ...]]] = [
-    ("pc1", "addTrack", ()),
-    ("pc1", "createOffer", ()),
-    (
-        "pc1",
-        "setLocalDescription(offer)",
-        ("signalingState stable → have-local-offer", "iceGatheringState new → complete"),
-    ),
-    ("pc1", "send the offer", ()),
-    ("pc2", "setRemoteDescription(offer)", ("signalingState stable → have-remote-offer",)),
-    ("pc1", "send its candidates", ()),
-    ("pc2", "addIceCandidate", ()),
-    ("pc2", "createAnswer", ()),
-    (
-        "pc2",
-        "setLocalDescription(answer)",
-        ("signalingState have-remote-offer → stable", "iceGatheringState new → complete"),
-    ),
-    ("pc2", "send the answer", ()),
-    ("pc1", "setRemoteDescription(answer)", ("signalingState have-local-offer → stable",)),
-    ("pc2", "send its candidates", ()),
-    ("pc1", "addIceCandidate", ()),
-    ("both", "connect", ()),
-    ("pc2", "first picture", ()),
-]
-
-
-def test_the_list_of_steps() -> None:
+def test_muted_the_pictures_are_black_and_numbered() -> None:
     async def scenario() -> None:
         async with calling() as call:
-            assert [(step.who, step.what) for step in call.steps] == [(who, what) for who, what, _ in STEPS]
-            for step in call.steps:
-                assert len(step.why.split()) > 8
-                assert step.why.endswith((".", ")"))
-
-    run(scenario())
-
-
-@pytest.mark.parametrize(("wait", "long_before"), [(0, 10), (0.05, 10), (0.05, 4), (0, 12), (0, 13)])
-def test_each_step_can_be_awaited_alone(wait: float, long_before: int) -> None:
-    async def scenario() -> None:
-        async with calling() as call:
-            for number, (step, (who, what, changes)) in enumerate(zip(call.steps, STEPS, strict=True)):
-                await asyncio.sleep(1 if number == long_before else wait)
-                done = await step.run()
-                assert isinstance(done, Done)
-                assert done.who == who
-                assert set(changes) <= set(done.changed), f"{what}: {done.changed}"
-                assert all(change in repr(done) for change in changes)
-                if what == "connect":
-                    assert {peer.pc.connectionState for peer in (call.pc1, call.pc2)} == {"connected"}
-                    if (wait, long_before) == (0, 10):  # else the steps before may have seen the change
-                        assert "pc1 connectionState connecting → connected" in done.changed
-                assert repr(done).startswith(f"{who}: ")
-                assert "\n" not in repr(done)
-                if what in ("createOffer", "send the offer", "createAnswer"):
-                    assert (done.changed, done.made[:3]) == ((), "v=0")
-                    assert "no state changed" in repr(done)
-            await pictures(call, 5)
+            await call.run()
+            call.mute()
+            await pictures(call, 10)
+            assert call.pc2.picture is not None
+            assert read_time_code(call.pc2.picture) is not None
+            assert call.pc2.picture[20:].mean() < 20
+            call.mute()
+            await pictures(call, 10)
+            assert call.pc2.picture[20:].mean() > 60
             assert call.meter.misread == 0
+            assert [event.what for event in call.log.events if "mute" in event.what] == ["mute", "unmute"]
 
     run(scenario())
+
+
+# ---- The log ---------------------------------------------------------------------------------------------------------
 
 
 def test_every_state_call_and_message_is_in_the_log_once() -> None:
     async def scenario() -> None:
-        async with calling(size=(160, 120)) as call:
+        async with calling() as call:
             await call.run()
             await pictures(call, 2)
             await call.hang_up()
@@ -206,14 +141,14 @@ def test_every_state_call_and_message_is_in_the_log_once() -> None:
             "pc1": [
                 *("new RTCPeerConnection", "addTrack", "setCodecPreferences", "createOffer"),
                 *("setLocalDescription(offer)", "send offer"),
-                *(*send, "receive answer", "setRemoteDescription(answer)", *receive, "send bye", "close"),
+                *(*send, "receive answer", "setRemoteDescription(answer)", *receive, "connected", "send bye", "close"),
             ],
             "pc2": [
                 *("new RTCPeerConnection", "receive offer", "setRemoteDescription(offer)", "track", *receive),
-                *("createAnswer", "setLocalDescription(answer)", "send answer", *send, "first picture"),
+                *("createAnswer", "setLocalDescription(answer)", "send answer", *send, "connected", "first picture"),
                 *("receive bye", "close"),
             ],
-            "call": ["connected", "closed"],
+            "call": ["closed"],
         }
         found = {who: [what for name, what in rest if name == who] for who in expected}
         assert found == expected
@@ -234,13 +169,12 @@ def test_things_print_themselves() -> None:
             await call.run()
             assert repr(call.pc2).count("\n") == 0
             assert "connectionState connected" in repr(call.pc2)
-            assert "127.0.0.1:" in str(call.selected_pair)
+            assert "127.0.0.1:" in str(call.pc1.selected_pair)
         assert seen == list(log.events)
         assert repr(log).splitlines() == [str(event) for event in seen]
         event = Event(0.0123456, "pc1", "createOffer", "video")
         assert str(event).split() == ["12.3", "ms", "pc1", "createOffer", "video"]
         assert "\n" not in repr(event)
-        assert event.as_dict() == {"t_ms": 12.346, "who": "pc1", "what": "createOffer", "detail": "video"}
         assert repr(Done("pc1", "createOffer", "v=0")) == "pc1: createOffer · no state changed"
 
     run(scenario())
@@ -269,6 +203,25 @@ def test_the_marker_buffer_is_in_use_where_asked_for(marker_bit: bool) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+def test_a_call_without_loss_asks_for_no_key_picture(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    async def note(receiver: RTCRtpReceiver, ssrc: int) -> None:
+        asked.append(ssrc)
+
+    monkeypatch.setattr(RTCRtpReceiver, "_send_rtcp_pli", note)
+
+    async def scenario() -> None:
+        async with calling(size=(640, 480), codec=codec) as call:  # large: a picture is many packets
+            await call.run()
+            await pictures(call, 20)
+            assert call.meter.misread == 0
+            assert asked == []
+
+    run(scenario())
+
+
 def test_a_moved_buffer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiortc.rtcrtpreceiver.JitterBuffer", lambda **_: None)
 
@@ -281,23 +234,28 @@ def test_a_moved_buffer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Frame = tuple[int, bytes]
+KEY = b"\x10\x02\x00\x9d\x01\x2a"  # a VP8 key picture begins so (RFC 6386, section 9.1)
 
 
-def packets_of(sizes: list[int], first: int) -> list[RtpPacket]:
+def packets_of(sizes: list[int], first: int = 7, keys: Collection[int] = (0,)) -> list[RtpPacket]:
     """Return the packets of frames of so many packets each, the first with that sequence number."""
     found: list[RtpPacket] = []
     for frame, size in enumerate(sizes):
         for part in range(size):
             number = (first + len(found)) % 65536
             packet = RtpPacket(sequence_number=number, timestamp=frame * 3000, marker=int(part == size - 1))
-            vars(packet)["_data"] = f"{frame}.{part} of {size};".encode()  # what aiortc's receiver adds
+            start = KEY if frame in keys and part == 0 else b""
+            vars(packet)["_data"] = start + f"{frame}.{part} of {size};".encode()  # what aiortc's receiver adds
             found.append(packet)
     return found
 
 
-def frames_of(sizes: list[int]) -> list[Frame]:
+def frames_of(sizes: list[int], keys: Collection[int] = (0,)) -> list[Frame]:
     return [
-        (frame * 3000, "".join(f"{frame}.{part} of {size};" for part in range(size)).encode())
+        (
+            frame * 3000,
+            (KEY if frame in keys else b"") + "".join(f"{frame}.{part} of {size};" for part in range(size)).encode(),
+        )
         for frame, size in enumerate(sizes)
     ]
 
@@ -315,9 +273,15 @@ firsts = st.sampled_from([0, 7, 500, 65500, 65535])
 @given(sizes, firsts)
 def test_a_frame_is_released_with_its_last_packet(sizes: list[int], first: int) -> None:
     packets = packets_of(sizes, first)
-    given = fed(MarkerJitterBuffer(capacity=512, is_video=True), packets)
+    given = fed(MarkerJitterBuffer(), packets)
     assert [frame for frame in given if frame] == frames_of(sizes)
     assert [frame is not None for frame in given] == [bool(packet.marker) for packet in packets]
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 129, 200, 400])
+def test_a_frame_of_many_packets_is_released_too(size: int) -> None:
+    sizes = [size, 2, size, 1]
+    assert [frame for frame in fed(MarkerJitterBuffer(), packets_of(sizes)) if frame] == frames_of(sizes)
 
 
 @given(sizes, firsts, st.randoms(use_true_random=False), st.integers(0, 40))
@@ -333,7 +297,8 @@ def test_disorder_and_duplicates_change_no_frame(sizes: list[int], first: int, r
     for _ in range(random.randrange(5)):
         at = random.randrange(len(packets))
         packets.insert(min(at + random.randrange(reach + 1), len(packets)), packets[at])
-    own = [frame for frame in fed(MarkerJitterBuffer(capacity=512, is_video=True), packets) if frame]
+    with clock():
+        own = [frame for frame in fed(MarkerJitterBuffer(), packets) if frame]
     stock = [frame for frame in fed(JitterBuffer(capacity=512, is_video=True), packets) if frame]
     assert own == frames_of(sizes)
     assert stock == own[: len(stock)]
@@ -347,24 +312,84 @@ def test_no_frame_with_a_gap_is_released(sizes: list[int], first: int, random: A
     lost = random.randrange(1, len(packets))
     arriving = packets[:lost] + packets[lost + 1 :]
     whole = packets[lost].timestamp // 3000  # so many frames come before the one with the gap
-    buffer = MarkerJitterBuffer(capacity=512, is_video=True)
-    assert [frame for frame in fed(buffer, arriving) if frame] == frames_of(sizes)[:whole]
-    (frame,) = fed(buffer, [packets[lost]])  # it was only late
-    assert frame == frames_of(sizes)[whole]
+    with clock() as at:
+        buffer = MarkerJitterBuffer()
+        assert [frame for frame in fed(buffer, arriving) if frame] == frames_of(sizes)[:whole]
+        at.now += 0.4
+        (frame,) = fed(buffer, [packets[lost]])  # it was only late
+    assert frame == (frames_of(sizes)[whole] if whole else frames_of(sizes)[0])
 
 
-@given(sizes, firsts)
-def test_a_full_buffer_gives_up_on_a_lost_packet(sizes: list[int], first: int) -> None:
-    sizes = [2, *sizes, *[2] * 40]
-    packets = packets_of(sizes, first)
-    del packets[1]
-    buffer = MarkerJitterBuffer(capacity=16, is_video=True)
-    flags = [buffer.add(packet) for packet in packets]
-    given = [(frame.timestamp, frame.data) for _, frame in flags if frame]
-    assert any(lost for lost, _ in flags), "the sender must be asked for a key frame"
-    assert set(given) <= set(frames_of(sizes)[1:])
-    assert given == sorted(given)
-    assert given[-1] == frames_of(sizes)[-1]
+def test_nothing_is_given_before_a_key_picture_and_one_is_asked_for() -> None:
+    sizes = [2] * 40
+    with clock() as at:
+        buffer, asked = MarkerJitterBuffer(), []
+        for packet in packets_of(sizes, keys=(30,)):
+            at.now += 0.0125  # a frame of two packets in 25 ms
+            ask, frame = buffer.add(packet)
+            asked += [at.now] if ask else []
+            number = packet.timestamp // 3000
+            assert frame is None or (packet.marker and number >= 30)
+            assert frame is not None or not packet.marker or number < 30
+    assert len(asked) == 4  # in 0.75 s: at once, then again each 0.2 s
+    assert min(later - sooner for sooner, later in itertools.pairwise(asked)) > 0.2
+
+
+@pytest.mark.parametrize(("packets_later", "seconds_later"), [(128, 0.0), (10, 0.51)], ids=["many packets", "long"])
+def test_an_old_gap_is_given_up_and_a_key_picture_asked_for(packets_later: int, seconds_later: float) -> None:
+    sizes, keys, lost = [2] * 200, (0, 100), 21  # the second packet of frame 10
+    packets, frames = packets_of(sizes, keys=keys), frames_of(sizes, keys)
+    with clock() as at:
+        buffer = MarkerJitterBuffer()
+        before = fed(buffer, packets[:lost])
+        assert [frame for frame in before if frame] == frames[:10]
+        waiting = [buffer.add(packet) for packet in packets[lost + 1 : lost + packets_later]]
+        assert waiting == [(False, None)] * (packets_later - 1)
+        at.now += seconds_later
+        asks, after = zip(*map(buffer.add, packets[lost + packets_later :]), strict=True)
+        assert asks.index(True) <= 2
+        assert [(frame.timestamp, frame.data) for frame in after if frame] == frames[100:]
+        assert buffer.add(packets[lost]) == (False, None)  # much too late
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_whatever_is_lost_only_what_can_be_decoded_is_given(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 6), min_size=5, max_size=60)) + [3] * 120
+    keys = {0, *range(len(sizes) - 100, len(sizes), 10)} | data.draw(st.sets(st.integers(1, len(sizes)), max_size=5))
+    packets, frames = packets_of(sizes, data.draw(firsts), keys), frames_of(sizes, keys)
+    disturbed = len(packets) - 3 * 100
+    lost = data.draw(st.sets(st.integers(0, disturbed - 1), max_size=20))
+    given: list[Frame] = []
+    with clock() as at:
+        buffer = MarkerJitterBuffer()
+        for number, packet in enumerate(packets):
+            at.now += 0.01
+            frame = None if number in lost else buffer.add(packet)[1]
+            given += [(frame.timestamp, frame.data)] if frame else []
+    assert set(given) <= set(frames), "a frame that is not whole"
+    numbers = [timestamp // 3000 for timestamp, _ in given]
+    assert numbers[0] in keys
+    assert all(later in keys or later == sooner + 1 for sooner, later in itertools.pairwise(numbers))
+    assert numbers == sorted(numbers)
+    assert given[-1] == frames[-1], "it never went on"
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        (KEY, True),
+        (b"\x11\x02\x00\x01\x02\x03 later picture", False),
+        (b"\0\0\0\1\x67 parameters", True),
+        (b"\0\0\0\1\x65 a whole picture", True),
+        (b"\0\0\0\1\x41 a later picture", False),
+        (b"\0\0\0\1", False),
+        (b"\0\0", False),
+        (b"", False),
+    ],
+)
+def test_key_pictures_are_known(data: bytes, key: bool) -> None:
+    assert is_key_picture(data) is key
 
 
 def local(address: list[str]) -> bool:
@@ -428,33 +453,6 @@ def test_the_original_is_back_when_gathering_fails() -> None:
 # ---- Faults ----------------------------------------------------------------------------------------------------------
 
 
-def only(kind: str, edit: Edit) -> Edit:
-    """Return an edit of the messages of one kind."""
-    return lambda message: edit(message) if message["type"] == kind else [message]
-
-
-def drop(message: Message) -> list[Message | str]:
-    return []
-
-
-def without(*kinds: str) -> Edit:
-    return lambda message: [] if message["type"] in kinds else [message]
-
-
-def changed(start: str, change: Callable[[str], str]) -> Edit:
-    """Return an edit of the lines of a description that begin so; there must be one."""
-
-    def edit(message: Message) -> list[Message | str]:
-        if "sdp" not in message:
-            return [message]
-        lines = message["sdp"].splitlines(keepends=True)
-        new = [change(line) if line.startswith(start) else line for line in lines]
-        assert new != lines
-        return [message | {"sdp": "".join(new)}]
-
-    return edit
-
-
 def one_digit(line: str) -> str:
     """Change the first hexadecimal digit of a fingerprint's value."""
     start, _, value = line.partition(" ")
@@ -477,13 +475,20 @@ async def failing(call: Call) -> str:
     return str(caught.value)
 
 
+async def running(call: Call) -> None:
+    """Run the call, and watch it until it breaks."""
+    await call.run()
+    await pictures(call, 10_000)
+
+
 @pytest.mark.parametrize("edits", sides(changed("a=fingerprint", one_digit)))
 def test_a_wrong_fingerprint_shows_no_picture(edits: tuple[Edit, Edit]) -> None:
     async def scenario() -> None:
-        async with calling(channels=wires(*edits), deadline=3) as call:
+        async with calling(channels=wires(*edits), deadline=10) as call:
             text = await failing(call)
             assert "fingerprint" in text
             assert "DTLS failed" in text
+            assert "ICE checks go unanswered" not in text
 
     run(scenario())
 
@@ -493,6 +498,8 @@ def test_a_wrong_ice_password_is_named(edits: tuple[Edit, Edit]) -> None:
     async def scenario() -> None:
         async with calling(channels=wires(*edits), deadline=0.6) as call:
             text = await failing(call)
+            assert text.startswith("not connected after 0.6 s")
+            assert "ICE checks go unanswered" in text
             assert "ICE password" in text
             assert "ICE checking" in text
 
@@ -503,7 +510,9 @@ def test_candidates_lost_both_ways_are_named() -> None:
     async def scenario() -> None:
         lost = without("candidate")
         async with calling(channels=wires(lost, lost), deadline=0.6) as call:
-            assert "candidates did not arrive" in await failing(call)
+            text = await failing(call)
+            assert "candidates did not arrive" in text
+            assert "fingerprint" not in text
 
     run(scenario())
 
@@ -523,44 +532,85 @@ def test_candidates_lost_one_way_are_learned_or_missed(edits: tuple[Edit, Edit],
                 await pictures(call, 2)
             except CallError as error:
                 failure = str(error)
-            assert ("candidates did not arrive" in failure) if failure else ("127.0.0.1:" in call.selected_pair.local)
+            assert (
+                ("candidates did not arrive" in failure)
+                if failure
+                else ("127.0.0.1:" in call.pc1.selected_pair.local and call.meter.misread == 0)
+            )
 
     run(scenario())
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "in turns"])
 @pytest.mark.parametrize(
-    ("edits", "missing"),
+    ("edits", "who", "missing"),
     [
-        ((without("offer"), as_sent), "offer"),
-        ((as_sent, without("answer")), "answer"),
-        ((without("end-of-candidates"), as_sent), "candidate"),
-        ((as_sent, without("candidate", "end-of-candidates")), "candidate"),
+        ((without("offer"), as_sent), "pc2", "offer"),
+        ((as_sent, without("answer")), "pc1", "answer"),
+        ((without("end-of-candidates"), as_sent), "pc2", "candidate"),
+        ((as_sent, without("candidate", "end-of-candidates")), "pc1", "candidate"),
     ],
     ids=["offer", "answer", "end", "candidates"],
 )
-def test_a_message_that_never_comes_is_named(edits: tuple[Edit, Edit], missing: str) -> None:
+def test_a_message_that_never_comes_is_named(edits: tuple[Edit, Edit], who: str, missing: str, at_once: bool) -> None:
     async def scenario() -> None:
-        async with calling(channels=wires(*edits), deadline=0.4) as call:
-            with pytest.raises(CallError, match=missing):
-                await call.run()
+        async with calling(channels=wires(*edits), deadline=0.5) as call:
+            with pytest.raises(CallError) as caught:
+                await call.run(None if at_once else call.steps)
+            text = str(caught.value)
+            # Told of no candidate, pc1 learns where pc2 is from pc2's checks.
+            connected = (who, missing) == ("pc1", "candidate")
+            assert text.startswith("no picture after 0.5 s" if connected else "not connected after 0.5 s"), text
+            awaited = "candidate or end-of-candidates" if missing == "candidate" else missing
+            assert text.endswith(f"Likely cause: {who} still waits for the {awaited}"), text
+            assert text.count("signalling ") == 2
 
     run(scenario())
 
 
-def test_no_common_codec_is_named() -> None:
+def test_no_common_codec_is_named_and_soon() -> None:
+    # Another offer may still come, but not for long: the text comes after a second, not after the whole deadline.
     async def scenario() -> None:
         edit = changed("a=rtpmap:97 ", lambda line: line.replace("VP8", "VP9"))
-        async with calling(channels=wires(edit), deadline=0.5) as call:
-            text = await failing(call)
+        async with calling(channels=wires(edit), deadline=30) as call:
+            async with asyncio.timeout(10):
+                text = await failing(call)
             (refused,) = logged(call, "refused offer", "pc2")
-            assert "video" in refused.detail
-            assert "offer" in text
-            assert "refused" in text, "the offer did come"
+            assert refused.detail == "no video codec in common"
+            assert "offer refused by pc2: no video codec in common" in text
 
     run(scenario())
 
 
-class Slow:
+def test_an_answer_without_a_common_codec_is_named_and_soon() -> None:
+    async def scenario() -> None:
+        edit = changed("a=rtpmap:97 ", lambda line: line.replace("VP8", "VP9"))
+        async with calling(channels=wires(as_sent, edit), deadline=30) as call:
+            async with asyncio.timeout(10):
+                text = await failing(call)
+            assert "answer refused by pc1: no video codec in common" in text
+
+    run(scenario())
+
+
+def test_what_was_refused_long_ago_is_not_blamed() -> None:
+    # A broken offer is refused, the real one is taken; then pc1's candidates never come.
+    async def scenario() -> None:
+        def edit(message: Message) -> list[Message | str]:
+            return {"offer": [message | {"sdp": "v=0"}, message], "end-of-candidates": []}.get(
+                message["type"], [message]
+            )
+
+        async with calling(channels=wires(edit), deadline=0.5) as call:
+            text = await failing(call)
+            assert len(logged(call, "refused offer", "pc2")) == 1
+            assert "refused" not in text
+            assert "pc2 still waits for the candidate or end-of-candidates" in text
+
+    run(scenario())
+
+
+class Sluggish:
     """An end of a channel that takes its time."""
 
     def __init__(self, inner: Any, seconds: float) -> None:
@@ -580,35 +630,223 @@ class Slow:
 def test_the_deadline_is_kept_by_the_whole_call(seconds: float) -> None:
     async def scenario() -> None:
         one, two = memory_channel()
-        async with calling(channels=(Slow(one, seconds), Slow(two, seconds)), deadline=0.7) as call:
-            start = time.monotonic()
-            assert await failing(call)
-            assert time.monotonic() - start < 5
+        async with calling(channels=(Sluggish(one, seconds), Sluggish(two, seconds)), deadline=0.7) as call:
+            assert "after 0.7 s" in await failing(call)
 
-    run(scenario(), 8)
+    run(scenario(), 8)  # a step of its own, each 0.7 s and more, would not be over by then
 
 
-def test_a_source_that_fails_is_named() -> None:
-    class Failing(SyntheticSource):
+def test_hanging_up_during_set_up_is_heard() -> None:
+    async def scenario() -> None:
+        for kind in ("offer", "candidate", "end-of-candidates"):
+
+            def edit(message: Message, kind: str = kind) -> list[Message | str]:
+                return [{"type": "bye"}, message] if message["type"] == kind else [message]
+
+            for edits, who in (((edit, as_sent), "pc2"), ((as_sent, edit), "pc1")):
+                if who == "pc1" and kind == "offer":
+                    continue  # it answers
+                async with calling(channels=wires(*edits), deadline=30) as call:
+                    async with asyncio.timeout(10):
+                        with pytest.raises(CallError, match=f"^{who}: the other side hung up meanwhile$"):
+                            await call.run()
+                    assert call.hung_up
+
+    run(scenario())
+
+
+# ---- No picture ------------------------------------------------------------------------------------------------------
+
+
+def test_a_source_that_gives_no_picture_is_named() -> None:
+    class Lazy(SyntheticSource):
         async def next(self) -> tuple[Picture, float]:
-            if self._slot >= 5:
-                raise CallError("the lens fell off")
+            await asyncio.sleep(3600)
             return await super().next()
 
     async def scenario() -> None:
-        call = Call(Failing(160, 120, 30))
+        call = Call(Lazy(160, 120, 30), deadline=1.5)
         try:
-            await call.run()
-            with pytest.raises(CallError, match="the lens fell off"):
-                await pictures(call, 100)
+            text = await failing(call)
+            assert "no picture" in text.partition(" after ")[0]
+            assert "not connected" not in text
+            assert text.count("connection connected") == 2
+            assert text.endswith("Likely cause: the source gives no picture")
         finally:
             await call.close()
 
     run(scenario())
 
 
-class Attentive(Call):
-    SILENCE = 1.6  # RTCP comes every 1.5 s
+def test_pictures_that_are_all_lost_are_not_blamed_on_the_source() -> None:
+    async def scenario() -> None:
+        async with calling(deadline=1.5) as call:
+            for step in call.steps[:3]:
+                await step.run()
+            for protocol in protocols(call.pc1):
+
+                async def lossy(data: bytes, *address: Any, send: Any = protocol.send_data) -> None:
+                    if not (128 <= data[0] < 192 and not 192 <= data[1] < 224):  # RTP (RFC 7983, RFC 5761)
+                        await send(data, *address)
+
+                protocol.send_data = lossy  # type: ignore[method-assign]
+            with pytest.raises(CallError) as caught:
+                await call.run(call.steps[3:])
+            text = str(caught.value)
+            assert call.meter.sent > 0
+            assert (call.meter.received, call.pc2.picture) == (0, None)
+            assert "no picture" in text.partition(" after ")[0]
+            assert "not connected" not in text
+            assert text.endswith("pictures were sent, but none arrived whole: the network loses packets")
+
+    run(scenario())
+
+
+class Failing(SyntheticSource):
+    """A source that fails in the midst of the call."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__(160, 120, 30)
+        self.failure = failure
+
+    async def next(self) -> tuple[Picture, float]:
+        if self._slot >= 5:
+            raise self.failure
+        return await super().next()
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (CallError("the lens fell off"), r"^the lens fell off$"),
+        (ZeroDivisionError("no light"), r"^the source failed with ZeroDivisionError\('no light'\)"),
+        (AttributeError("no \x1b[2J lens"), r"^the source failed with AttributeError\([^\x1b]*lens"),
+    ],
+    ids=["CallError", "ZeroDivisionError", "AttributeError"],
+)
+def test_a_source_that_fails_is_named(failure: Exception, words: str) -> None:
+    async def scenario() -> None:
+        call = Call(Failing(failure))
+        try:
+            await call.run()
+            with pytest.raises(CallError, match=words) as caught:
+                await pictures(call, 100)
+            assert caught.value is failure or caught.value.__cause__ is failure
+        finally:
+            await call.close()
+
+    run(scenario())
+
+
+def counted(stop: threading.Event) -> Generator[tuple[Picture, float]]:
+    """Give two pictures, and then divide by zero."""
+    for number in (2, 1, 0):
+        yield np.full((120, 160, 3), 60 // number, np.uint8), time.perf_counter()
+        stop.wait(0.03)
+
+
+def test_an_unforeseen_error_in_a_sources_thread_comes_out() -> None:
+    async def scenario() -> None:
+        def at_once(stop: threading.Event) -> Generator[int]:
+            yield 1 // 0
+
+        reader = Reader("broken", at_once)
+        for use in (reader.ready, reader.next):
+            with pytest.raises(ZeroDivisionError):
+                await use()
+        await reader.close()
+        reader = Reader("broken later", lambda stop: (6 // number for number in (3, 2, 0)), keep=9)
+        await asyncio.to_thread(reader._thread.join, 5)
+        assert [await reader.next(), await reader.next()] == [2, 3]  # what was read before is not lost
+        for use in (reader.ready, reader.next):
+            with pytest.raises(ZeroDivisionError):
+                await use()
+        await reader.close()
+
+    run(scenario())
+
+
+def test_an_unforeseen_error_in_a_sources_thread_ends_the_call() -> None:
+    async def scenario() -> None:
+        call = Call(Reader("broken", counted), deadline=10)
+        try:
+            with pytest.raises(CallError, match=r"^the source failed with ZeroDivisionError\(") as caught:
+                await running(call)
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        finally:
+            await call.close()
+
+    run(scenario())
+
+
+# ---- Own bugs are not hidden -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bug", [AttributeError, TypeError, AssertionError, ValueError, LookupError])
+@pytest.mark.parametrize("place", ["describe_sdp", "check_candidate"])
+def test_a_bug_in_what_apply_uses_comes_out_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, place: str, bug: type[Exception]
+) -> None:
+    def buggy(*_: Any) -> NoReturn:
+        raise bug("ours")
+
+    async def scenario() -> None:
+        async with calling(deadline=10) as call:
+            for step in call.steps[:3]:
+                await step.run()
+            monkeypatch.setattr(loopback, place, buggy)
+            with pytest.raises(bug, match=r"^'?ours'?$"):
+                await call.run(call.steps[3:])
+            assert logged(call, "refused") == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("who", "what"),
+    [
+        ("pc2", "setRemoteDescription(offer)"),  # said by apply() itself
+        ("pc2", "signalingState"),  # said by a handler that aiortc calls, in the midst of setRemoteDescription
+        ("pc2", "track"),
+        ("pc1", "iceConnectionState"),  # and in a task of aiortc's own
+    ],
+)
+@pytest.mark.parametrize("bug", [AttributeError, TypeError, AssertionError])
+def test_a_bug_in_a_listener_of_the_log_comes_out_as_it_is(bug: type[Exception], who: str, what: str) -> None:
+    def listener(event: Event) -> None:
+        if (event.who, event.what) == (who, what) and "closed" not in event.detail:
+            raise bug("ours")
+
+    async def scenario() -> None:
+        async with calling(log=Log(listener), deadline=10) as call:
+            with pytest.raises(bug, match=r"^ours$"):
+                await call.run()
+            assert logged(call, "refused") == []
+
+    run(scenario())
+
+
+def test_a_bug_in_what_takes_the_pictures_comes_out_as_it_is() -> None:
+    async def scenario() -> None:
+        async with calling(deadline=10) as call:
+
+            def buggy(picture: Picture) -> None:
+                raise TypeError("ours")
+
+            call.pc2.on_picture = buggy
+            with pytest.raises(TypeError, match=r"^ours$"):
+                await running(call)
+
+    run(scenario())
+
+
+# ---- Silence, and the end of a peer ----------------------------------------------------------------------------------
+
+
+def attentive(call: Call) -> None:
+    """Let a call notice silence sooner."""
+    for peer in call.peers:
+        peer.health.SILENCE = 1.6  # RTCP comes every 1.5 s
 
 
 def protocols(peer: Peer) -> list[aioice.ice.StunProtocol]:
@@ -618,7 +856,7 @@ def protocols(peer: Peer) -> list[aioice.ice.StunProtocol]:
     return list(found)
 
 
-def mute(peer: Peer) -> None:
+def silence(peer: Peer) -> None:
     """From now on no datagram of this peer leaves it."""
 
     async def nothing(*_: Any) -> None: ...
@@ -631,10 +869,13 @@ def mute(peer: Peer) -> None:
 @pytest.mark.parametrize("name", ["pc1", "pc2"])
 def test_a_peer_that_falls_silent_is_named(name: str) -> None:
     async def scenario() -> None:
-        async with calling(call=Attentive) as call:
+        async with calling() as call:
             await call.run()
-            mute(getattr(call, name))
-            with pytest.raises(CallError, match=f"^{name} vanished"):
+            attentive(call)
+            silence(getattr(call, name))
+            other = {"pc1": "pc2", "pc2": "pc1"}[name]
+            words = f"^the other side vanished: {other} got no datagram for 1.6 s, and no bye$"
+            with pytest.raises(CallError, match=words):
                 await pictures(call, 10_000)
 
     run(scenario())
@@ -642,11 +883,12 @@ def test_a_peer_that_falls_silent_is_named(name: str) -> None:
 
 def test_a_peer_whose_sockets_die_is_noticed() -> None:
     async def scenario() -> None:
-        async with calling(call=Attentive) as call:
+        async with calling() as call:
             await call.run()
+            attentive(call)
             for protocol in protocols(call.pc1):
                 protocol.transport.abort()
-            with pytest.raises(CallError, match=r"^pc[12] "):
+            with pytest.raises(CallError, match=r"pc[12] (is|got)"):
                 await pictures(call, 10_000)
 
     run(scenario())
@@ -658,17 +900,60 @@ def test_a_peer_that_closes_without_bye_is_named(name: str) -> None:
         async with calling() as call:
             await call.run()
             await getattr(call, name).pc.close()
-            with pytest.raises(CallError, match=r"^pc[12] is closed"):
+            with pytest.raises(CallError, match=r"^pc[12] is closed") as caught:
                 await pictures(call, 10_000)
+            assert str(caught.value).endswith("the connection was up and has ended")
 
     run(scenario())
 
 
 def test_a_call_that_goes_well_is_never_called_silent() -> None:
     async def scenario() -> None:
-        async with calling(call=Attentive, fps=2) as call:
+        async with calling(fps=2) as call:
             await call.run()
+            attentive(call)
             await pictures(call, 5)
+            assert call.pc1.health.bytes_sent > 0
+            assert call.pc1.health.packets_lost == 0
+
+    run(scenario())
+
+
+# ---- A busy machine --------------------------------------------------------------------------------------------------
+
+
+async def hold_up() -> None:
+    """Hold up the event loop again and again, as other programs would that take the processor away."""
+    while True:
+        time.sleep(0.2)  # noqa: ASYNC251 - that is the point
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("lost", ["offer", "answer"])
+def test_a_busy_machine_is_named_with_what_helps(lost: str) -> None:
+    async def scenario() -> None:
+        async with calling(channels=wires(without(lost), without(lost)), deadline=2) as call:
+            busy = asyncio.create_task(hold_up())
+            try:
+                text = await failing(call)
+            finally:
+                busy.cancel()
+            assert text.startswith("not connected after 2 s. This machine is too busy")
+            assert "--deadline" in text
+            assert "--size" in text
+            assert "pc1: signalling have-local-offer" in text
+
+    run(scenario())
+
+
+def test_a_machine_that_is_not_busy_is_not_blamed() -> None:
+    async def scenario() -> None:
+        texts: list[str] = []
+        while not texts or ("busy" in texts[-1] and len(texts) < 4):  # it may really be busy for a moment
+            async with calling(size=(640, 480), channels=wires(as_sent, without("answer")), deadline=1) as call:
+                texts.append(await failing(call))
+        assert "busy" not in texts[-1]
+        assert texts[-1].endswith("pc1 still waits for the answer")
 
     run(scenario())
 
@@ -731,8 +1016,9 @@ def test_hanging_up() -> None:
 @pytest.mark.parametrize("ending", [Call.close, Call.hang_up], ids=["close", "hang up"])
 def test_a_call_can_end_after_every_step(ending: Callable[[Call], Awaitable[None]]) -> None:
     async def scenario() -> None:
-        for count in range(len(STEPS) + 1):
+        for count in range(17):
             call = Call(SyntheticSource(160, 120, 30))
+            assert len(call.steps) == 16
             for step in call.steps[:count]:
                 await step.run()
             await ending(call)
@@ -751,6 +1037,26 @@ def test_a_call_can_be_cut_at_any_moment() -> None:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await call.close()
+
+    run(alone(scenario)())
+
+
+def test_a_call_that_connects_while_it_is_being_closed_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # aiortc stops its senders and receivers first, and may start them after that, when DTLS is done meanwhile.
+    stop = RTCRtpTransceiver.stop
+
+    async def slowly(transceiver: RTCRtpTransceiver) -> None:
+        await stop(transceiver)
+        await asyncio.sleep(0.5)
+
+    async def scenario() -> None:
+        for count in (11, 13):
+            call = Call(SyntheticSource(160, 120, 30))
+            for step in call.steps[:count]:
+                await step.run()
+            monkeypatch.setattr(RTCRtpTransceiver, "stop", slowly)
+            await call.close()
+            monkeypatch.undo()
 
     run(alone(scenario)())
 
@@ -790,7 +1096,7 @@ def test_four_calls_at_once() -> None:
             await asyncio.gather(*(call.run() for call in calls))
             await asyncio.gather(*(pictures(call, 10) for call in calls))
             assert [call.meter.misread for call in calls] == [0, 0, 0, 0]
-            ends = [end for call in calls for end in call.selected_pair]
+            ends = [end for call in calls for end in call.pc1.selected_pair]
             assert len(set(ends)) == 8
             await calls[0].hang_up()
             await asyncio.gather(*(pictures(call, 5) for call in calls[1:]))
@@ -819,7 +1125,8 @@ def test_no_socket_is_bound_outside_this_machine() -> None:
                 assert all(address.startswith("0100007F:") for address in bound)  # 127.0.0.1
             assert len(bound) == 2
             ports = {f"127.0.0.1:{int(address.split(':')[1], 16)} host udp" for address in bound}
-            assert ports == set(call.selected_pair)
+            assert ports == set(call.pc1.selected_pair)
+            assert call.pc2.selected_pair == call.pc1.selected_pair[::-1]
             gathered = json.dumps([call.pc1.pc.localDescription.sdp, call.pc2.pc.localDescription.sdp])
             assert gathered.count("a=candidate") == 2
         assert udp_sockets() == []

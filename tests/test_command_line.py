@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import shutil
 import signal
@@ -21,7 +22,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -32,17 +32,17 @@ import loopback
 SMALL = ("--size", "320x240", "--view", "none")
 ENDLESS = (*SMALL, "--seconds", "60")
 
-NEGOTIATION = [
+NEGOTIATION = [  # both scripts played at once: a peer goes on until it needs something from the other
     ("pc1", "new RTCPeerConnection"),
     ("pc2", "new RTCPeerConnection"),
     ("pc1", "addTrack"),
     ("pc1", "createOffer"),
     ("pc1", "setLocalDescription(offer)"),
     ("pc1", "send offer"),
-    ("pc2", "receive offer"),
-    ("pc2", "setRemoteDescription(offer)"),
     ("pc1", "send candidate"),
     ("pc1", "send end-of-candidates"),
+    ("pc2", "receive offer"),
+    ("pc2", "setRemoteDescription(offer)"),
     ("pc2", "receive candidate"),
     ("pc2", "addIceCandidate"),
     ("pc2", "receive end-of-candidates"),
@@ -50,24 +50,26 @@ NEGOTIATION = [
     ("pc2", "createAnswer"),
     ("pc2", "setLocalDescription(answer)"),
     ("pc2", "send answer"),
-    ("pc1", "receive answer"),
-    ("pc1", "setRemoteDescription(answer)"),
     ("pc2", "send candidate"),
     ("pc2", "send end-of-candidates"),
+    ("pc1", "receive answer"),
+    ("pc1", "setRemoteDescription(answer)"),
     ("pc1", "receive candidate"),
     ("pc1", "addIceCandidate"),
     ("pc1", "receive end-of-candidates"),
     ("pc1", "addIceCandidate(null)"),
-    ("call", "connected"),
     ("pc2", "first picture"),
     ("call", "closed"),
 ]
 LOG_LINE = re.compile(r" *(?P<t>\d+\.\d) ms  (?P<who>\w+) +(?P<what>.{1,28})(?: |$)(?P<detail>.*)")
-SUMMARY = re.compile(r"\d+ pictures sent, \d+ received, .* median, .* packets lost")
+SUMMARY = re.compile(r"\d+ pictures sent, \d+ received, .* delay in ms: .* p50, .* packets lost")
 
 
 def negotiation(seen: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Keep what NEGOTIATION knows; state changes come in between."""
+    """Keep what NEGOTIATION knows; state changes come in between. Either peer may be connected first."""
+    connected = [who for who, what in seen if what == "connected"]
+    assert sorted(connected) == ["pc1", "pc2"]
+    assert seen.index(("pc2", "connected")) < seen.index(("pc2", "first picture"))
     return [entry for entry in seen if entry in NEGOTIATION]
 
 
@@ -107,44 +109,13 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"{text!r} was never printed; {seen!r}")
 
 
-def panes(view: np.ndarray, size: tuple[int, int] = (320, 240)) -> list[np.ndarray]:
+def panes(view: np.ndarray | None, size: tuple[int, int] = (320, 240)) -> list[np.ndarray]:
     """Cut the two pictures out of a view."""
-    layout = loopback.View(*size, loopback.Log())
+    layout = loopback.View(size, loopback.Log())
+    assert view is not None
     assert view.shape == layout.shape
     (width, height), corners = layout.size, map(layout.corner, (0, 1))
     return [view[y : y + height, x : x + width] for x, y in corners]
-
-
-def film(path: Path) -> tuple[list[float], list[list[int | None]]]:
-    """Return the time of each frame of a recording, and the time codes of both pictures in it."""
-    times: list[float] = []
-    codes: list[list[int | None]] = []
-    # A file that was cut ends in an error; what comes before it is what plays.
-    with av.open(str(path)) as container, contextlib.suppress(av.FFmpegError):
-        for frame in container.decode(video=0):
-            times.append(float(frame.time or 0))
-            codes.append([loopback.read_time_code(pane) for pane in panes(frame.to_ndarray(format="bgr24"))])
-    return times, codes
-
-
-def frames_so_far(path: Path) -> int:
-    try:
-        return len(film(path)[0])
-    except (av.FFmpegError, OSError, IndexError):
-        return 0
-
-
-def check_film(path: Path, *, least: int) -> list[float]:
-    """Check that a recording plays and shows both pictures moving; return its times."""
-    times, codes = film(path)
-    assert len(times) >= least
-    assert times == sorted(times)
-    for side in (0, 1):
-        read = [code[side] for code in codes if code[side] is not None]
-        assert len(read) >= len(codes) / 2
-        assert read == sorted(read)
-        assert len(set(read)) > least / 3
-    return times
 
 
 def check_one_line(stderr: str, *names: str) -> str:
@@ -172,7 +143,6 @@ def test_json_is_one_object_with_every_measurement(codec: str, tmp_path: Path) -
         "frames": ["misread", "received", "sent"],
         "selected_pair": ["local", "remote"],
     }
-    assert found.pop("sound") is None
     plain = {"source": "synthetic", "width": 320, "height": 240, "fps": 30, "codec": codec, "packets_lost": 0}
     assert {name: found[name] for name in plain} == plain
     assert set(found) == {*plain, *nested, "received_fps", "bitrate_kbps", "log"}
@@ -181,8 +151,8 @@ def test_json_is_one_object_with_every_measurement(codec: str, tmp_path: Path) -
     assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p95"] <= found["latency_ms"]["max"]
     assert found["frames"]["sent"] == found["frames"]["received"] > 5
     assert found["frames"]["misread"] == 0
-    assert 5 < found["received_fps"] < 40
-    assert 10 < found["bitrate_kbps"] < 10_000
+    assert found["received_fps"] > 0
+    assert found["bitrate_kbps"] > 0
     ends = [re.fullmatch(r"127\.0\.0\.1:(\d+) host udp", found["selected_pair"][end]) for end in ("local", "remote")]
     ports = [end and end[1] for end in ends]
     assert all(ports)
@@ -200,20 +170,27 @@ def test_json_is_one_object_with_every_measurement(codec: str, tmp_path: Path) -
 
 
 def test_size_and_rate_are_honoured(tmp_path: Path) -> None:
-    found = report("--size", "321x243", "--fps", "10", "--view", "none", "--seconds", "2", cwd=tmp_path)
+    found = report("--size", "321x243", "--fps", "10", "--view", "none", "--seconds", "1", cwd=tmp_path)
     assert (found["width"], found["height"], found["fps"]) == (321, 243, 10)
-    assert 6 < found["received_fps"] < 12
     assert found["frames"]["misread"] == 0
 
 
-def test_stock_jitter_buffer_holds_every_frame_for_another(tmp_path: Path) -> None:
-    p50 = {
-        name: report(*SMALL, "--fps", "10", "--seconds", "1.5", "--jitter-buffer", name, cwd=tmp_path)["latency_ms"][
-            "p50"
-        ]
-        for name in ("marker", "stock")
-    }
-    assert p50["stock"] > p50["marker"] + 50  # one interval is 100 ms
+def test_video_both_ways(tmp_path: Path) -> None:
+    found = report(*SMALL, "--both", "--seconds", "1", "--snapshot", "view.png", cwd=tmp_path)
+    seen = [(entry["who"], entry["what"]) for entry in found["log"]]
+    for peer in ("pc1", "pc2"):
+        assert seen.count((peer, "addTrack")) == seen.count((peer, "track")) == seen.count((peer, "first picture")) == 1
+    assert seen.count(("pc1", "createOffer")) == 1, "one offer and one answer are enough"
+    left, right = panes(cv2.imread(str(tmp_path / "view.png")))
+    assert None not in [loopback.read_time_code(pane) for pane in (left, right)]
+    assert left[24:].mean() < 0.6 * right[24:].mean(), "pc1 has not received the night of pc2"
+
+
+@pytest.mark.parametrize(("buffer", "kept"), [("marker", 0), ("stock", 1)])
+def test_stock_jitter_buffer_keeps_a_frame_until_the_next_one_begins(buffer: str, kept: int, tmp_path: Path) -> None:
+    """So it still has the last one of all at the end."""
+    frames = report(*SMALL, "--fps", "10", "--seconds", "1", "--jitter-buffer", buffer, cwd=tmp_path)["frames"]
+    assert frames["sent"] - frames["received"] == kept
 
 
 def test_terminal_tells_each_step_with_its_time_and_a_summary(tmp_path: Path) -> None:
@@ -286,7 +263,11 @@ def test_output_that_goes_nowhere(how: str, arguments: tuple[str, ...], tmp_path
         process.wait(timeout=20)
     assert "Traceback" not in errors
     assert "Exception ignored" not in errors
-    assert process.returncode in ((0, 1) if arguments else (0,))  # a report that nobody gets may count as a failure
+    if arguments and how != "closed":  # then there is no standard output that could fail
+        assert process.returncode == 1
+        assert errors.endswith("loopback: the report cannot be written to standard output\n")
+    else:
+        assert process.returncode == 0
 
 
 # ---- Files
@@ -306,24 +287,35 @@ def test_snapshot_shows_both_pictures(name: str, tmp_path: Path) -> None:
     assert left.std() > 20  # not a plain colour
 
 
-@pytest.mark.parametrize("suffix", loopback.Recorder.KINDS)
-def test_recording_plays(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"call{suffix}"
-    ended = program(*SMALL, "--seconds", "2", "--record", path.name, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    times = check_film(path, least=20)
-    assert 1.5 < times[-1] - times[0] < 4
-    with av.open(str(path)) as container:
-        assert container.format.name.split(",")[0] in ("matroska", "mov")
+def test_snapshot_that_does_not_fit_on_the_disk_leaves_no_broken_file(tmp_path: Path) -> None:
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))  # bytes
+    ended = program(*SMALL, "--seconds", "0.5", "--snapshot", "view.png", cwd=tmp_path, preexec_fn=limit)
+    assert ended.returncode == 1
+    check_one_line(ended.stderr, "view.png", "File too large")
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("suffix", loopback.Recorder.KINDS)
-def test_recording_plays_after_a_kill(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"call{suffix}"
-    with running(*ENDLESS, "--record", path.name, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
-        least = wait_until(lambda: (count := frames_so_far(path)) >= 20 and count, 30)
-        process.kill()
-    check_film(path, least=least)
+def test_call_that_fails_leaves_no_snapshot(tmp_path: Path) -> None:
+    ended = program(*SMALL, "--source", "missing.mp4", "--snapshot", "view.png", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("link", ["same", "hard link", "symbolic link"])
+def test_snapshot_does_not_overwrite_its_source(link: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "still.png", tmp_path / "other.png"
+    cv2.imwrite(str(path), np.full((120, 160, 3), 90, np.uint8))
+    content = path.read_bytes()
+    if link == "hard link":
+        other.hardlink_to(path)
+    elif link == "symbolic link":
+        other.symlink_to(path)
+    else:
+        other = tmp_path / ".." / tmp_path.name / "still.png"
+    ended = program(*SMALL, "--source", "still.png", "--snapshot", str(other), cwd=tmp_path)
+    assert ended.returncode == 2
+    check_one_line(ended.stderr, "--snapshot", "source")
+    assert path.read_bytes() == content
 
 
 # ---- Exit status
@@ -333,48 +325,48 @@ def test_recording_plays_after_a_kill(suffix: str, tmp_path: Path) -> None:
 def place(tmp_path: Path) -> Path:
     """A folder with things that cannot be read or written."""
     (tmp_path / "text.mp4").write_text("no video\n")
-    for suffix in (".mkv", ".mp4", ".webm", ".png"):
+    for suffix in (".mp4", ".png"):
         (tmp_path / f"folder{suffix}").mkdir()
-        (tmp_path / f"full{suffix}").symlink_to("/dev/full")  # each write fails: no space left on device
+        (tmp_path / f"loop{suffix}").symlink_to(f"loop{suffix}")
+    (tmp_path / "full.png").symlink_to("/dev/full")  # each write fails: no space left on device
     return tmp_path
 
 
 FAILURES: list[tuple[str, ...]] = [
-    ("--record", "missing/out.mkv"),
-    ("--record", "folder.mkv"),
-    ("--record", "full.mkv"),
-    ("--record", "full.mp4"),
-    ("--record", "full.webm"),
     ("--snapshot", "missing/view.png"),
     ("--snapshot", "folder.png"),
     ("--snapshot", "full.png"),
+    ("--snapshot", "loop.png"),
+    ("--snapshot", f"{'long' * 64}.png"),
     ("--source", "missing.mp4"),
     ("--source", "text.mp4"),
     ("--source", "folder.mp4"),
     ("--source", "camera:97"),
-    ("--source", "screen"),
+    ("--source", "screen"),  # moved to notebooks/phone: here it is a file that is not there
     ("--view", "window"),
 ]
 
 
-@pytest.mark.parametrize("arguments", FAILURES, ids=" ".join)
+@pytest.mark.parametrize("arguments", FAILURES, ids=lambda arguments: " ".join(arguments)[:40])
 def test_failure_is_one_line_and_status_1(arguments: tuple[str, ...], place: Path) -> None:
     ended = program(*SMALL, "--seconds", "0.5", *arguments, cwd=place)
     assert ended.returncode == 1
     value = arguments[1]
     if not value.startswith("full"):
         assert "RTCPeerConnection" not in ended.stdout  # found out before a call is made in vain
-    name = {"screen": "display", "window": "display"}.get(value, value.removeprefix("camera:"))
+    name = {"window": "display"}.get(value, value.removeprefix("camera:"))
     check_one_line(ended.stderr, name)
 
 
-@pytest.mark.parametrize("arguments", [FAILURES[0], FAILURES[2], FAILURES[7], FAILURES[9]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [FAILURES[0], FAILURES[2], ("--source", "missing.mp4"), ("--source", "folder.mp4")], ids=" ".join
+)
 def test_failure_in_json(arguments: tuple[str, ...], place: Path) -> None:
     ended = program(*SMALL, "--seconds", "0.5", *arguments, "--json", cwd=place)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     found = json.loads(ended.stdout)
-    assert {"frames", "latency_ms", "log"} < set(found)
+    assert {"source", "codec", "fps", "log"} < set(found)
     assert ended.stderr.splitlines()[-1] == f"loopback: {found['error']}"
     assert arguments[1] in found["error"]
 
@@ -387,12 +379,9 @@ WRONG = [
     *(("--codec", value) for value in ("VP9", "")),
     ("--view", "x"),
     ("--jitter-buffer", "x"),
-    *(("--record", value) for value in ("out.avi", "out")),
     *(("--snapshot", value) for value in ("out.gif", "out")),
     *(("--source", value) for value in ("", "camera:", "camera:x", "camera:99999999999999")),
-    ("--source", "film.mkv", "--record", "film.mkv"),
-    ("--source", "still.png", "--snapshot", "./still.png"),
-    ("--ice-user", "nobody"),
+    *((option, "1") for option in ("--record", "--audio", "--ice-server", "--places")),  # moved to notebooks/phone
     ("--unknown", "1"),
     ("--json=1",),
     ("--fps",),
@@ -409,29 +398,61 @@ def test_wrong_option_is_one_line_and_status_2(arguments: tuple[str, ...], tmp_p
     assert not list(tmp_path.iterdir())
 
 
+# A terminal obeys these: the title becomes x, all is red from here on, a line is written over.
+STEERING = "\x1b]0;x\a\x1b[31m\r\n loopback: all is well \x9b2J\u202e"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("--source", STEERING), 1),
+        (("--source", f"camera:{STEERING}"), 2),
+        (("--snapshot", f"{STEERING}/view.png"), 1),
+        (("--snapshot", f"{STEERING}.gif"), 2),
+        (("--snapshot", f"{STEERING}.png", "--seconds", "0.2"), 0),
+        (("--snapshot", f"{STEERING}.png", "--seconds", "0.2", "--view", "auto"), 0),
+        (("--size", STEERING), 2),
+        (("--fps", STEERING), 2),
+        (("--codec", STEERING), 2),
+        ((f"--{STEERING}",), 2),
+        ((STEERING,), 2),
+    ],
+    ids=ascii,
+)
+def test_what_would_steer_the_terminal_is_escaped(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
+    ended = program(*SMALL, *arguments, cwd=tmp_path)
+    assert ended.returncode == status, ended.stderr
+    for line in (ended.stdout + ended.stderr).split("\n"):
+        assert line.isprintable(), line
+        assert not line.strip().startswith("loopback: all is well"), line
+    if status:
+        check_one_line(ended.stderr)
+
+
+@pytest.mark.parametrize(
+    "option", ["--source", "--snapshot", "--size", "--fps", "--codec", "--view", "--seconds", "--deadline", "--x", ""]
+)
+def test_long_value_is_not_echoed_whole(option: str, tmp_path: Path) -> None:
+    value = "x" * 5000
+    ended = program(*SMALL, *([f"{option}={value}"] if option else [value]), cwd=tmp_path)
+    assert ended.returncode in (1, 2)
+    assert len(check_one_line(ended.stderr)) < 500
+
+
 def test_help_names_every_option_and_key(tmp_path: Path) -> None:
     ended = program("--help", cwd=tmp_path)
     assert ended.returncode == 0
-    for option in (
-        "source",
-        "size",
-        "fps",
-        "codec",
-        "view",
-        "seconds",
-        "step",
-        "snapshot",
-        "record",
-        "json",
-        "deadline",
-        "audio",
-        "places",
-    ):
-        assert f"--{option}" in ended.stdout
-    assert all(
-        key in " ".join(ended.stdout.split())
-        for key in ("c call", "a accept", "h/j hang up", "v/m mute picture", "s snapshot", "q quit")
+    options = (
+        "source both size fps codec view seconds step snapshot json deadline jitter-buffer version".split()  # noqa: SIM905
     )
+    assert all(f"--{option}" in ended.stdout for option in options)
+    keys = ("c call again", "h hang up", "n next source", "v mute", "g grey", "s snapshot", "q quit")
+    assert all(key in " ".join(ended.stdout.split()) for key in keys)
+
+
+def test_version(tmp_path: Path) -> None:
+    ended = program("--version", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"loopback {loopback.__version__}\n", "")
 
 
 # ---- Ctrl-C
@@ -450,7 +471,7 @@ def interrupt(process: subprocess.Popen[str]) -> str:
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.25, 0.3, 0.4, 0.6])
 def test_ctrl_c_at_any_moment(delay: float, tmp_path: Path) -> None:
     """From the import of OpenCV on. Before the program's first lines run, a Ctrl-C is Python's own affair."""
-    with running(*ENDLESS, "--record", "call.mkv", cwd=tmp_path) as process:
+    with running(*ENDLESS, cwd=tmp_path) as process:
         maps = Path(f"/proc/{process.pid}/maps")
         wait_until(lambda: "/cv2/" in maps.read_text())
         time.sleep(delay)
@@ -465,7 +486,6 @@ def test_ctrl_c_at_any_moment(delay: float, tmp_path: Path) -> None:
         ("the session is made", "cv2.FontFace"),
         ("the event loop is made", "asyncio.events.new_event_loop"),
         ("the event loop opens its sockets", "socket.socketpair"),
-        ("the recording is opened", "av.open"),
         ("an SDP is packed", "json.dumps"),
         ("a picture is drawn", "cv2.ellipse"),
         ("the summary is made", "numpy.percentile"),
@@ -477,7 +497,7 @@ def test_ctrl_c_just_when(moment: str, called: str, tmp_path: Path) -> None:
     code = f"""
 import os, runpy, signal, sys
 import cv2, aiortc, {module}
-original, sys.argv = {called}, {[str(PROGRAM), *SMALL, "--seconds", "0.5", "--record", "call.mkv"]}
+original, sys.argv = {called}, {[str(PROGRAM), *SMALL, "--seconds", "0.5"]}
 def interrupted(*arguments, **options):
     {called} = original
     os.kill(os.getpid(), signal.SIGINT)
@@ -493,16 +513,22 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         assert SUMMARY.search(output)
 
 
-@pytest.mark.parametrize("suffix", loopback.Recorder.KINDS)
-def test_ctrl_c_during_the_call_prints_the_summary_and_keeps_the_recording(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"call{suffix}"
-    with running(*ENDLESS, "--record", path.name, "--snapshot", "view.png", cwd=tmp_path) as process:
+def test_ctrl_c_during_the_call_prints_the_summary_and_keeps_the_snapshot(tmp_path: Path) -> None:
+    with running(*ENDLESS, "--snapshot", "view.png", cwd=tmp_path) as process:
         read_until(process, "first picture")
-        time.sleep(1)
+        time.sleep(0.5)
         output = interrupt(process)
     assert SUMMARY.fullmatch(output.splitlines()[-1])
-    check_film(path, least=10)
     assert cv2.imread(str(tmp_path / "view.png")) is not None
+
+
+def test_sigterm_ends_as_well(tmp_path: Path) -> None:
+    with running(*ENDLESS, cwd=tmp_path) as process:
+        read_until(process, "first picture")
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (143, "")
+    assert SUMMARY.fullmatch(output.splitlines()[-1])
 
 
 def test_ctrl_c_with_json_still_prints_the_report(tmp_path: Path) -> None:
@@ -518,7 +544,7 @@ def test_ctrl_c_with_json_still_prints_the_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pause", [0.0, 0.002, 0.005, 0.01, 0.02])
 def test_impatient_ctrl_c_ctrl_c(pause: float, tmp_path: Path) -> None:
-    with running(*ENDLESS, "--record", "call.mkv", cwd=tmp_path) as process:
+    with running(*ENDLESS, cwd=tmp_path) as process:
         read_until(process, "first picture")
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
@@ -531,7 +557,7 @@ def test_impatient_ctrl_c_ctrl_c(pause: float, tmp_path: Path) -> None:
 
 # ---- One step at a time
 
-STEPS = 25  # the fifteen of the call, one for another source, nine that add sound
+STEPS = 16
 
 
 @pytest.mark.parametrize("stdin", ["lines", "ended", "closed"])
@@ -549,7 +575,7 @@ def test_step_explains_each_step_and_shows_both_states_after_it(stdin: str, tmp_
         title, rest = step.split("\n", 1)
         why, prompt, rest = re.split(r"\n  (?=\[Enter)|(?<=\])\n", rest, maxsplit=2)
         why = " ".join(why.split())
-        assert re.match(rf"{number} of {STEPS}: (pc1|pc2|both) \w+", title)
+        assert re.match(rf"{number} of {STEPS}: pc[12] \w+", title)
         assert re.fullmatch(r"\w.{60,}[.)]", why)
         assert "Enter" in prompt
         states = [line for line in rest.splitlines() if re.match(r"  pc[12]: signalingState \w", line)]
@@ -557,6 +583,19 @@ def test_step_explains_each_step_and_shows_both_states_after_it(stdin: str, tmp_
         assert all("iceConnectionState" in line and "connectionState" in line for line in states)
     assert len(steps) == STEPS
     assert SUMMARY.search(ended.stdout)
+
+
+def test_step_with_video_both_ways_takes_two_steps_more(tmp_path: Path) -> None:
+    ended = program(*SMALL, "--seconds", "0.5", "--step", "--both", cwd=tmp_path)
+    titles = re.findall(rf"^Step \d+ of {STEPS + 2}: (.*)$", ended.stdout, re.MULTILINE)
+    assert len(titles) == STEPS + 2
+    assert {"pc2 addTrack", "pc1 first picture"} < set(titles)
+
+
+def test_step_does_not_measure_the_reader(tmp_path: Path) -> None:
+    found = report(*SMALL, "--seconds", "0.5", "--step", cwd=tmp_path)
+    assert found["setup_ms"] == {"connected": None, "first_frame": None}
+    assert found["frames"]["received"] > 0
 
 
 def test_step_waits_for_enter(tmp_path: Path) -> None:
@@ -571,7 +610,7 @@ def test_step_waits_for_enter(tmp_path: Path) -> None:
         process.stdin.close()  # goes on by itself from here
         process.stdin = None
         read_until(process, f"Step {STEPS} of")
-        read_until(process, "signalingState have-local-offer → stable")
+        read_until(process, "pc2: first picture")
         interrupt(process)
 
 
@@ -582,6 +621,27 @@ def test_ctrl_c_while_a_step_waits(tmp_path: Path) -> None:
 
 
 # ---- The system around it
+
+
+@pytest.mark.parametrize("arguments", [("--seconds", "3"), ("--seconds", "1", "--step")], ids=" ".join)
+def test_terminal_that_goes_away(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """A closed window, a lost connection, with SIGHUP ignored as under nohup: the call ends as it would have."""
+    master, slave = pty.openpty()
+
+    def new_session() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+    options = {"stdin": slave, "stdout": slave, "preexec_fn": new_session}
+    with running(*SMALL, *arguments, cwd=tmp_path, **options) as process:
+        os.close(slave)
+        seen = b""
+        while b"Enter" not in seen and b"first picture" not in seen:
+            seen += os.read(master, 65536)
+        os.close(master)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux libraries")

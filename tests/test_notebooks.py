@@ -349,7 +349,7 @@ def test_what_is_left_open_is_named(tmp_path: Path) -> None:
         "the thread source toy",
         "the process python",
         "the task forgotten",
-        "the task Peer._read",
+        "the task Peer.listen",
         "aioice.ice.get_host_addresses is replaced",
     ):
         assert thing in found

@@ -3,7 +3,10 @@
 import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
 import asyncio
+import contextlib
 import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from conftest import run
+from faults import logged
 
 from loopback import Call, CallError, Picture
 
@@ -35,7 +39,7 @@ class Watched(loopback.SyntheticSource):
 
     closed = False
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.closed = True
 
 
@@ -59,13 +63,13 @@ def test_the_source_changes_and_the_call_goes_on(red: str) -> None:
         first, log = Watched(*SIZE, 30), loopback.Log()
         call = Call(first, log=log)
         stamps: list[int] = []
-        ticks = call.clock.ticks
-        call.clock.ticks = lambda at: stamps.append(ticks(at)) or stamps[-1]  # type: ignore[method-assign,func-returns-value]
+        ticks = call.track.clock.ticks
+        call.track.clock.ticks = lambda at: stamps.append(ticks(at)) or stamps[-1]  # type: ignore[method-assign,func-returns-value]
         try:
             await call.run()
             assert redness(await received(call, 10)) < 60
             known = len(log.events)
-            done = await call.switch(loopback.open_source(red, *SIZE, 30, log))
+            done = await call.switch(loopback.open_source(red, SIZE, 30, log))
             assert "no state changed" in repr(done)
             assert first.closed
             assert redness(await received(call, 15)) > 150
@@ -79,6 +83,7 @@ def test_the_source_changes_and_the_call_goes_on(red: str) -> None:
             assert call.meter.misread == 0
             assert call.meter.received == call.meter.sent
             assert stamps == sorted(set(stamps))
+            assert len(stamps) == call.meter.sent  # one clock for all three sources
         finally:
             await call.close()
 
@@ -90,12 +95,17 @@ def test_a_source_that_does_not_open_leaves_the_call_as_it_is(tmp_path: Path) ->
         call = Call(loopback.SyntheticSource(*SIZE, 30))
         try:
             await call.run()
-            with pytest.raises(CallError, match="does not exist"):
-                await call.switch(loopback.open_source(str(tmp_path / "none.mp4"), *SIZE, 30, call.log))
             before = call.track
-            await received(call, 5)
+            with pytest.raises(CallError, match=r"none\.mp4 cannot be read \(No such file or directory\)"):
+                await call.switch(loopback.open_source(str(tmp_path / "none.mp4"), SIZE, 30, call.log))
+            with pytest.raises(ZeroDivisionError):
+                await call.switch(loopback.Reader("broken", lambda stop: (1 // 0 for _ in range(1))))
+            assert redness(await received(call, 5)) < 60
             assert call.track is before
             assert call.track.source.label == "synthetic"
+            assert call.track.successor is None
+            assert logged(call, "replaceTrack") == []
+            assert [thread.name for thread in threading.enumerate() if thread.name.startswith("source")] == []
         finally:
             await call.close()
 
@@ -161,6 +171,28 @@ def test_hanging_up_while_the_source_is_being_switched_releases_both() -> None:
     run(scenario())
 
 
+def test_hanging_up_while_the_new_source_is_being_opened_releases_it() -> None:
+    class Opening(Watched):
+        async def ready(self) -> None:
+            await asyncio.sleep(3600)
+
+    async def scenario() -> None:
+        opening = Opening(*SIZE, 30)
+        call = Call(Watched(*SIZE, 30))
+        await call.run()
+        switching = asyncio.create_task(call.switch(opening))
+        await received(call, 3)
+        assert not switching.done()
+        assert not opening.closed
+        switching.cancel()
+        await asyncio.gather(switching, return_exceptions=True)
+        assert opening.closed
+        await received(call, 3)
+        await call.close()
+
+    run(scenario())
+
+
 def test_a_source_that_dies_can_still_be_replaced() -> None:
     async def scenario() -> None:
         dying = Slow(*SIZE, 30)
@@ -173,6 +205,109 @@ def test_a_source_that_dies_can_still_be_replaced() -> None:
             await received(call, 20)
             assert dying.closed
         finally:
+            await call.close()
+
+    run(scenario())
+
+
+def test_where_nothing_is_sent_any_more_nothing_is_replaced() -> None:
+    async def scenario() -> None:
+        dying, other = Slow(*SIZE, 30), Watched(*SIZE, 30)
+        dying.dies = True
+        call = Call(dying)
+        try:
+            await call.run()
+            with pytest.raises(CallError, match=r"^the camera is gone"):
+                await received(call, 10_000)
+            before = call.track
+            with pytest.raises(CallError, match="nothing is being sent"):
+                await call.switch(other)
+            assert other.closed
+            assert call.track is before
+        finally:
+            await call.close()
+        assert dying.closed
+
+    run(scenario())
+
+
+# ---- A device that hangs ---------------------------------------------------------------------------------------------
+
+
+class Hanging(loopback.Reader[tuple[Picture, float]]):
+    """A device that gives some pictures, and then hangs in its driver until it is let go, whoever calls stop."""
+
+    def __init__(self, count: int = 10**6) -> None:
+        self.count, self.hangs, self.freed = count, threading.Event(), threading.Event()
+        super().__init__("hanging", self._pictures)
+
+    def _pictures(self, stop: threading.Event) -> Generator[tuple[Picture, float]]:
+        while not stop.is_set() and self.count > 0:
+            self.count -= 1
+            yield np.full((*SIZE[::-1], 3), (0, 0, 255), np.uint8), time.perf_counter()
+            stop.wait(0.03)
+        self.hangs.set()
+        self.freed.wait(10)
+
+
+@contextlib.asynccontextmanager
+async def ticking() -> AsyncIterator[list[float]]:
+    """Look every 10 ms meanwhile; give the longest time the event loop was held up, to be read at the end."""
+    longest = [0.0]
+
+    async def tick() -> None:
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(0.01)
+            longest[0] = max(longest[0], time.monotonic() - before)
+            before = time.monotonic()
+
+    ticker = asyncio.create_task(tick())
+    await asyncio.sleep(0.02)
+    try:
+        yield longest
+    finally:
+        await asyncio.sleep(0.02)
+        ticker.cancel()
+
+
+HELD_UP = 0.5  # s; a join of the thread would hold up the event loop for 2 s
+
+
+async def no_pictures(_: Call, device: Hanging) -> None:
+    """Close the source alone."""
+    await device.close()
+
+
+async def closing(call: Call, _: Hanging) -> None:
+    await call.close()
+
+
+async def hanging_up(call: Call, _: Hanging) -> None:
+    await call.hang_up()
+    assert call.pc2.hung_up
+
+
+async def switching(call: Call, _: Hanging) -> None:
+    await call.switch(Watched(*SIZE, 30))
+    assert redness(await received(call, 15)) < 60
+
+
+@pytest.mark.parametrize("end", [no_pictures, closing, hanging_up, switching])
+def test_a_device_that_hangs_does_not_hold_up_the_event_loop(end: Callable[[Call, Hanging], Awaitable[None]]) -> None:
+    async def scenario() -> None:
+        device = Hanging(count=20)
+        device.PATIENCE = 0.5  # until a device that gives nothing counts as dead
+        call = Call(device)
+        try:
+            await call.run()
+            await asyncio.to_thread(device.hangs.wait, 5)
+            async with ticking() as longest:
+                await end(call, device)
+            assert longest[0] < HELD_UP
+            assert not device.freed.is_set()
+        finally:
+            device.freed.set()
             await call.close()
 
     run(scenario())

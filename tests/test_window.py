@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -14,13 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
 import Xlib.display
 import Xlib.error
-from conftest import PROGRAM, Xvfb, environment, program, wait_until
+from conftest import PROGRAM, Xvfb, environment, program, run, wait_until
 from Xlib import XK, X
 from Xlib.ext import xtest
 from Xlib.protocol.event import ClientMessage
@@ -57,7 +55,7 @@ class Shown:
 
     def __init__(self, xvfb: Xvfb, folder: Path, size: str, *arguments: str) -> None:
         width, height = map(int, size.split("x"))
-        self.view = loopback.View(width, height, loopback.Log())
+        self.view = loopback.View((width, height), loopback.Log())
         self.sent = (width, height)
         self.xvfb, self.folder = xvfb, folder
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
@@ -160,8 +158,7 @@ class Shown:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(timeout=10)
-        with contextlib.suppress(Xlib.error.ConnectionClosedError):  # the display died
-            self.display.close()
+        self.display.close()
 
 
 @pytest.fixture
@@ -205,6 +202,25 @@ def test_both_pictures_move_on_the_screen_and_are_the_same(show: Callable[..., S
     shown.ended()
 
 
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_left_is_what_pc1_captures_or_with_video_both_ways_what_it_received(both_ways: bool) -> None:
+    def plain(grey: int) -> np.ndarray:
+        return np.full((240, 320, 3), grey, np.uint8)
+
+    async def shown() -> list[float]:
+        source, back = (loopback.SyntheticSource(320, 240, 30) for _ in range(2))
+        call = loopback.Call(source, back=back if both_ways else None)
+        call.track.picture, call.pc1.picture, call.pc2.picture = plain(50), plain(100), plain(150)
+        if call.back:
+            call.back.picture = plain(200)
+        layout = loopback.View((320, 240), call.log)
+        view = layout.draw(call)
+        await call.close()
+        return [float(np.median(picture)) for picture in both(view, layout, (320, 240))]
+
+    assert run(shown()) == [100 if both_ways else 50, 150]
+
+
 # ---- Keys ------------------------------------------------------------------------------------------------------------
 
 
@@ -219,23 +235,25 @@ def test_h_hangs_up_and_c_calls_again(show: Callable[..., Shown]) -> None:
 
     shown.press("h")
     wait_until(lambda: re.search(r"^hung up: \d+ pictures sent", shown.out, re.MULTILINE))
+    assert re.search(r"pc1 +send bye.*pc2 +receive bye.*call +closed", shown.out, re.DOTALL)
     wait_until(lambda: not shown.udp())
     wait_until(lambda: max(picture.std() for picture in shown.pictures()) < 20)
     stopped = shown.pictures()
-    time.sleep(0.3)
+    for key in "hnv":  # without a call they do nothing
+        shown.press(key)
+        time.sleep(0.2)
     assert np.array_equal(stopped, shown.pictures())
-    shown.press("h")  # without a call it is refused
-    wait_until(lambda: re.search(r"Ann +refused press hang up +in state idle", shown.out))
+    assert shown.out.count("hung up:") == 1
 
     shown.press("c")
-    wait_until(lambda: re.search(r"Ben +hear call +idle → ringing", shown.out.partition("hung up:")[2]))
-    shown.press("a")
     codes = wait_until(shown.codes)
     assert max(codes) < min(before), "the time codes did not start again"
     shown.reach(15)
     assert len(shown.udp()) == 2
     assert shown.out.count("new RTCPeerConnection") == 4
-    assert shown.out.count("hung up:") == 1
+    shown.press("h")  # and once more
+    wait_until(lambda: shown.out.count("hung up:") == 2)
+    wait_until(lambda: not shown.udp())
     shown.press("q")
     shown.ended()
 
@@ -254,24 +272,50 @@ def test_g_greys_the_right_picture_and_brings_its_colours_back(show: Callable[..
     shown.ended()
 
 
+def next_source(shown: Shown, switch: str) -> None:
+    """Press n until that switch of sources is logged: while one is under way, the key is not heard."""
+    count = shown.out.count(switch)
+    for _ in range(3):
+        shown.press("n")
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: shown.out.count(switch) > count, 6)
+            return
+    raise AssertionError(f"{switch} never came; {shown.out[-500:]}")
+
+
 def test_n_goes_to_the_next_source_that_works_and_the_numbers_go_on(show: Callable[..., Shown]) -> None:
     shown = show()
     before, _ = shown.reach(15)
     scene = shown.pictures()[0]
-    shown.press("n")
-    wait_until(lambda: "synthetic → night" in shown.out)
+    next_source(shown, "synthetic → night")
     after, _ = shown.reach(before + 15)
     assert after < before + 600  # they did not start again
     assert not similar(scene, shown.pictures()[1])
-    shown.press("n")  # there is no camera: the screen is next, and shows this window in itself
-    wait_until(lambda: "night → screen" in shown.out)
-    assert "camera passed over" in shown.out
-    after, _ = shown.reach(after + 15)
-    shown.press("n")
-    wait_until(lambda: shown.out.count("replaceTrack") == 3)
+    next_source(shown, "night → synthetic")
+    assert re.search("camera passed over .*camera 0", shown.out)  # there is none
     shown.reach(after + 15)
     assert similar(scene, shown.pictures()[1])
-    assert shown.out.count("createOffer") == 1
+    assert shown.out.count("replaceTrack") == 2
+    assert shown.out.count("createOffer") == 1, "nothing was negotiated"
+    shown.press("q")
+    shown.ended()
+
+
+def test_n_comes_back_to_the_file_it_began_with(show: Callable[..., Shown], tmp_path: Path) -> None:
+    path = tmp_path / "still\n\x1b[31m.png"  # a name that must not reach the terminal as it is
+    cv2.imwrite(str(path), np.full((240, 320, 3), (200, 60, 60), np.uint8))
+    shown = show("320x240", "--source", path.name)
+    wait_until(lambda: blue(shown.pictures()[1]))
+    next_source(shown, "→ synthetic")
+    wait_until(lambda: shown.codes() and not blue(shown.pictures()[1]))
+    next_source(shown, "synthetic → night")
+    next_source(shown, "night → still")
+    wait_until(lambda: blue(shown.pictures()[1]))
+    path.unlink()
+    for switch in ("→ synthetic", "synthetic → night", "night → synthetic"):  # the file has gone: it is passed over
+        next_source(shown, switch)
+    assert re.search(r"still\S+ passed over", shown.out)
+    assert "\x1b" not in shown.out
     shown.press("q")
     shown.ended()
 
@@ -282,96 +326,49 @@ def similar(one: np.ndarray, other: np.ndarray) -> bool:
     return float(np.abs(one[sky].astype(int) - other[sky]).mean()) < 15
 
 
-def happened(shown: Shown, *lines: str) -> None:
-    """Wait until the terminal has shown these lines, spaces apart, in this order."""
-    pattern = re.compile(".*".join(re.escape(line).replace(r"\ ", " +") for line in lines), re.DOTALL)
-    wait_until(lambda: pattern.search(shown.out))
+def blue(picture: np.ndarray) -> bool:
+    return bool(np.abs(picture[40:200, 40:280].mean(axis=(0, 1)) - (200, 60, 60)).max() < 16)
 
 
-def test_a_call_rings_and_is_refused_cancelled_accepted_and_ended_by_either_side(show: Callable[..., Shown]) -> None:
+def test_v_sends_black_and_then_the_picture_again(show: Callable[..., Shown]) -> None:
     shown = show()
     shown.reach(5)
-    shown.press("j")
-    happened(shown, "Ben press hang up in call → idle", "Ann hear bye in call → idle", "hung up:")
-    wait_until(lambda: not shown.udp())
-    empty = [picture.copy() for picture in shown.pictures()]
-    shown.press("c")
-    happened(shown, "hung up:", "Ann press call idle → calling", "Ben hear call idle → ringing", "Ann hear ringing")
-    wait_until(lambda: any(not np.array_equal(*two) for two in zip(empty, shown.pictures(), strict=True)))  # it says so
-    shown.press("r")
-    happened(shown, "Ben press reject ringing → idle", "Ann hear reject calling → idle")
-    shown.press("c")
-    happened(shown, "Ann hear reject", "Ben hear call idle → ringing")
-    shown.press("h")
-    happened(shown, "Ann press hang up calling → idle", "Ben hear cancel ringing → idle")
-    assert shown.out.count("createOffer") == 1, "no call was made"
-    shown.press("c")
-    happened(shown, "Ben hear cancel", "Ben hear call idle → ringing")
-    shown.press("a")
-    happened(shown, "hung up:", "first picture", "Ann media connected connecting → in call", "Ben media connected")
-    shown.reach(5)
-    assert shown.out.count("new RTCPeerConnection") == 4
-    shown.press("q")
-    shown.ended()
-
-
-def test_a_third_person_finds_the_line_busy_and_then_gets_through(show: Callable[..., Shown]) -> None:
-    shown = show()
-    shown.reach(5)
-    shown.press("t")
-    happened(shown, "Cem hear welcome joining → idle")
-    shown.press("t")
-    happened(shown, "Cem press call idle → calling", "Ben hear another call", "Cem hear busy calling → idle")
-    shown.reach(max(shown.reach(10)) + 5)  # the first call does not mind
-    shown.press("h")
-    happened(shown, "hung up:")
-    shown.press("t")
-    happened(shown, "hung up:", "Cem press call idle → calling", "Ben hear call idle → ringing")
-    shown.press("a")
-    happened(shown, "hung up:", "first picture", "Cem media connected connecting → in call")
-    shown.reach(5)
-    shown.press("q")
-    shown.ended()
-
-
-def test_a_room_with_two_places_is_full_for_the_third(show: Callable[..., Shown]) -> None:
-    shown = show("320x240", "--places", "2")
-    shown.reach(5)
-    shown.press("t")
-    happened(shown, "Cem press join away → joining", "Cem hear full joining → away")
-    shown.press("q")
-    shown.ended()
-
-
-def test_o_adds_sound_v_blackens_and_m_silences(show: Callable[..., Shown]) -> None:
-    shown = show()
-    shown.reach(5)
-
-    def meters() -> np.ndarray:
-        """The colours of the level meter beside the right picture."""
-        (x, y), (width, height) = shown.view.corner(1), shown.view.size
-        return shown.xvfb.picture()[y : y + height, x + width + 4 : x + width + 12].reshape(-1, 3)
-
-    def lit() -> float:
-        return float((np.abs(meters().astype(int) - loopback.ACCENT) < 8).all(1).mean())
-
-    assert lit() == 0
-    shown.press("m")
-    happened(shown, "refused mute there is no sound")
-    shown.press("o")
-    happened(shown, "pc1 addTrack audio", "createOffer video, audio", "pc2 track the other side will send audio")
-    wait_until(lambda: lit() > 0.5)
-    shown.press("m")
-    wait_until(lambda: lit() == 0)
     shown.press("v")
     wait_until(lambda: max(picture[24:].max() for picture in shown.pictures()) < 40)
     shown.reach(max(shown.reach(5)) + 10)  # black, and still numbered
     shown.press("v")
-    happened(shown, "pc1 mute video", "pc1 unmute video")  # of two keys at once OpenCV keeps the last
-    shown.press("m")
-    wait_until(lambda: lit() > 0.5)
     wait_until(lambda: min(picture[24:].max() for picture in shown.pictures()) > 100)
-    assert shown.out.count("candidate:") == 2, "no new address was needed"
+    assert re.search(r"pc1 +mute +video.*pc1 +unmute +video", shown.out, re.DOTALL)
+    shown.press("q")
+    shown.ended()
+
+
+def test_mute_stays_with_another_source(show: Callable[..., Shown]) -> None:
+    shown = show()
+    shown.reach(5)
+    shown.press("v")
+    wait_until(lambda: "unmute" not in shown.out and re.search(r"pc1 +mute", shown.out))
+    next_source(shown, "synthetic → night")
+    shown.reach(max(shown.reach(5)) + 10)
+    assert max(picture[24:].max() for picture in shown.pictures()) < 40
+    shown.press("q")
+    shown.ended()
+
+
+def test_both_ways_shows_the_two_pictures_received(show: Callable[..., Shown]) -> None:
+    shown = show("320x240", "--both")
+    before = shown.reach(15)
+    left, right = shown.pictures()
+    assert not similar(left, right), "they are of two sources"
+    assert left[24:].mean() < 0.6 * right[24:].mean(), "the left one is not the night that pc2 sends"
+    shown.reach(max(before) + 15)
+    shown.press("v")  # pc1's picture, which pc2 shows
+    wait_until(lambda: shown.pictures()[1][24:].max() < 40)
+    assert shown.pictures()[0][24:].max() > 100
+    shown.press("h")
+    wait_until(lambda: not shown.udp())
+    shown.press("c")
+    wait_until(lambda: shown.out.count("first picture") == 4)
     shown.press("q")
     shown.ended()
 
@@ -423,7 +420,7 @@ def test_a_key_that_is_not_in_the_list_does_nothing(show: Callable[..., Shown]) 
 
 def test_step_takes_one_step_for_each_key(show: Callable[..., Shown]) -> None:
     shown = show("320x240", "--step")
-    count = 25
+    count = 16
     for step in range(1, count + 1):
         wait_until(lambda step=step: f"\nStep {step} of {count}: " in shown.out)
         if step == 3:  # it waits: only a key takes it on, and Shift alone is none
@@ -455,29 +452,12 @@ def test_the_close_button_ends(show: Callable[..., Shown]) -> None:
     shown.ended()
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_when_the_display_dies_one_line_says_so_and_the_recording_plays(
-    show: Callable[..., Shown], tmp_path: Path, kill: signal.Signals
-) -> None:
-    shown = show("320x240", "--record", "view.mkv")
-    seen = min(shown.reach(40))
-    shown.xvfb.process.send_signal(kill)
-    assert shown.process.wait(timeout=10) == 1
-    assert re.fullmatch(r"loopback: the display died.*\n", shown.err)
-    assert SUMMARY.match(shown.out.splitlines()[-1])
-    with av.open(str(tmp_path / "view.mkv")) as file:
-        last = [frame.to_ndarray(format="bgr24") for frame in file.decode(video=0)][-1]
-    codes = codes_in(*both(last, shown.view, shown.sent))
-    assert codes is not None
-    assert min(codes) >= seen - 15, "the last half second is missing"
-
-
 # ---- No display ------------------------------------------------------------------------------------------------------
 
 
 def assert_shows_a_call(path: Path, least: int = 1) -> None:
     """The file holds the view of a call at 320x240: both pictures, of at least that number, the same or nearly so."""
-    layout, written = loopback.View(320, 240, loopback.Log()), cv2.imread(str(path))
+    layout, written = loopback.View((320, 240), loopback.Log()), cv2.imread(str(path))
     assert written is not None
     assert written.shape == layout.shape
     left, right = both(written, layout, (320, 240))
@@ -495,8 +475,8 @@ def test_without_a_display_the_call_runs_and_leaves_a_picture(tmp_path: Path) ->
     assert len([line for line in lines if "no window" in line and "loopback.png" in line]) == 1
     summary = SUMMARY.match(lines[-1])
     assert summary
-    assert int(summary[1]) > 60  # of the 150 of five seconds
-    assert_shows_a_call(tmp_path / "loopback.png", least=60)
+    assert int(summary[1]) > 10
+    assert_shows_a_call(tmp_path / "loopback.png", least=10)
 
 
 @pytest.mark.parametrize("display", [None, ":4242", "nonsense"])
