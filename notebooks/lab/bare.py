@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from aiortc import InvalidStateError, MediaStreamTrack, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
 from IPython.display import HTML
 
-from loopback import IceOptions, InvalidStateError, LoopbackOnly, candidates_in, parse_candidate
+from loopback import NO_SERVERS, LoopbackOnly, candidates_in, parse_candidate
 
 from .draw import Cell, table
 
@@ -30,7 +30,7 @@ made: list[RTCPeerConnection] = []  # all that are to be closed
 
 def fresh(*tracks: MediaStreamTrack) -> RTCPeerConnection:
     """Return a new connection that has these tracks to send."""
-    made.append(RTCPeerConnection(IceOptions().configuration))
+    made.append(RTCPeerConnection(NO_SERVERS))
     for track in tracks:
         made[-1].addTrack(track)
     return made[-1]
@@ -54,7 +54,7 @@ async def negotiate(offering: RTCPeerConnection, answering: RTCPeerConnection) -
         await offering.setRemoteDescription(answering.localDescription)
 
 
-async def play(order: str) -> str:
+async def play_cards(order: str) -> str:
     """Make the calls on the cards in that order; return both signalling states, or the error that ended it."""
     pcs = {"pc1": fresh(VideoStreamTrack()), "pc2": fresh()}
     texts: dict[str, RTCSessionDescription] = {}
@@ -145,4 +145,4 @@ async def _make(pc: RTCPeerConnection, call: str, theirs: dict[str, RTCSessionDe
         await getattr(pc, method)()
 
 
-__all__ = ["CARDS", "close_all", "fresh", "negotiate", "play", "try_all"]
+__all__ = ["CARDS", "close_all", "fresh", "negotiate", "play_cards", "try_all"]

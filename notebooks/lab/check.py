@@ -6,7 +6,7 @@ name that begins with `NN` is asked for:
     from lab.check import Question, register, register_quiz
 
     register("01 states", right="have-local-offer", look="the strip after setLocalDescription", why="an offer is out")
-    register("01 ports", right=lambda answer, call: answer == len(call.pc1.found), look="the candidates of pc1")
+    register("01 ports", right=lambda answer, call: answer == len(call.pc2.remote_candidates), look="pc1's candidates")
     register_quiz("01", Question("Which peer is controlling?", ("pc1", "pc2"), "a", "the offering one, RFC 8445 6.1.1"))
 """
 

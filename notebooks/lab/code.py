@@ -60,8 +60,8 @@ def listing(subject: Any) -> Listing:
 
 
 def api_lines(subject: Any, calls: str = "") -> str:
-    """Return the statements of a function in which it calls an RTCPeerConnection, or makes one; all its statements
-    where there is no such call. `calls` keeps those that call the method of that name."""
+    """Return the statements of a function in which it calls an RTCPeerConnection or a sender of one, or makes one; all
+    its statements where there is no such call. `calls` keeps those that call the method of that name."""
     source = textwrap.dedent(inspect.getsource(unwrapped(subject)))
     function = ast.parse(source).body[0]
     assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef), "beside() shows functions"
@@ -78,7 +78,7 @@ def _is_api(node: ast.AST, calls: str) -> bool:
     if not isinstance(node, ast.Call):
         return False
     words = ast.unparse(node.func).split(".")
-    on_pc = "pc" in words[:-1] or words[-1] == "RTCPeerConnection"
+    on_pc = not {"pc", "sender"}.isdisjoint(words[:-1]) or words[-1] == "RTCPeerConnection"
     return on_pc and (words[-1] == calls if calls else not words[-1].startswith("get"))
 
 

@@ -53,10 +53,9 @@ def _of_itself(peer: Peer) -> dict[str, str]:
 
 
 def _own_description(peer: Peer) -> str:
-    draft: RTCSessionDescription | None = vars(peer).get("draft")  # made by the first createOffer or createAnswer
     if peer.pc.localDescription:
         return _described(peer.pc.localDescription)
-    return f"draft of an {_described(draft)}" if draft else ""
+    return f"draft of an {_described(peer.draft)}" if peer.draft else ""
 
 
 def _described(description: RTCSessionDescription) -> str:
@@ -84,7 +83,7 @@ def _shown(parameters: RTCDtlsParameters) -> str:
 
 
 def _keys(peer: Peer) -> str:
-    state = peer.dtls_state
+    state = peer.health.dtls_state
     return {"connected": "yes", "connecting": "the handshake runs", "failed": "no: DTLS failed"}.get(state, "")
 
 

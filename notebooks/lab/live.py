@@ -34,7 +34,7 @@ def side_by_side(pictures: list[Picture | None], captions: list[tuple[str, str]]
             pane[:] = 0
             _write(pane, "no picture yet", (14, height // 2), FAINT)
         else:
-            pane[:] = fit(picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), width, height)
+            pane[:] = fit(picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR), (width, height))
         end = _write(canvas, name, (x, 22), PALE)
         _write(canvas[:, : x + width], words, (end + 14, 22), FAINT)
     return canvas
@@ -45,7 +45,8 @@ def both(call: Call) -> Picture:
     picture, (delay, rate) = call.track.picture, call.meter.recent
     size = f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
     measured = f"delay {delay * 1000:.1f} ms   {rate:.0f}/s" if rate else ""
-    traffic = f"   {call.bitrate_kbps:.0f} kbit/s" if call.bitrate_kbps else ""
+    kbps = call.pc1.health.bitrate_kbps
+    traffic = f"   {kbps:.0f} kbit/s" if kbps else ""
     return side_by_side(
         [picture, call.pc2.picture],
         [

@@ -40,7 +40,7 @@ from typing import Any, ClassVar, NamedTuple
 import aioice
 import cv2
 import numpy as np
-from aiortc import RTCIceServer
+from aiortc import RTCIceServer, RTCIceTransportPolicy
 
 from . import private
 from .draw import BAD, INK, SOFT, Canvas, Drawing
@@ -344,6 +344,25 @@ class HomeTransport:
         self._transport.close()
 
 
+class Indoors(asyncio.DatagramProtocol):
+    """What a socket at home reports to in place of aioice's protocol: a datagram that comes to it directly has not come
+    through the NAT, and on the real net could not come at all."""
+
+    def __init__(self, protocol: aioice.ice.StunProtocol) -> None:
+        self._protocol = protocol
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Drop a datagram."""
+
+    def error_received(self, error: Exception) -> None:
+        """Hand on what the socket says."""
+        self._protocol.error_received(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Hand on what the socket says."""
+        self._protocol.connection_lost(error)
+
+
 class Homes:
     """While open, each socket that one of these peers opens is behind its NAT.
 
@@ -399,19 +418,14 @@ def _connection_made(protocol: aioice.ice.StunProtocol, transport: Any) -> None:
     if nat and not isinstance(transport, aioice.turn.TurnTransport):
         home = HomeTransport(transport, nat)
         nat.plug_in(home.inside, name, functools.partial(_deliver, protocol))
-        # What comes to this socket directly has not come through the NAT: on the real net it could not come at all.
-        vars(protocol)["datagram_received"] = _ignore
+        transport.set_protocol(Indoors(protocol))
         Homes._original(protocol, home)
     else:
         Homes._original(protocol, transport)
 
 
 def _deliver(protocol: aioice.ice.StunProtocol, data: bytes, source: Address) -> None:
-    type(protocol).datagram_received(protocol, data, source)  # the class's own, where a tap listens
-
-
-def _ignore(data: bytes, source: Address) -> None:
-    """Drop a datagram."""
+    protocol.datagram_received(data, source)  # looked up now: a loopback.GuardedSocket has one of its own
 
 
 # ---- Each kind against each ------------------------------------------------------------------------------------------
@@ -622,7 +636,8 @@ class Coturn:
         and print that it is one."""
         if self._process:
             return await carry(call, self)
-        recorded = Run.read("relay only" if call.pc1.ice.relay_only else "all candidates")
+        relay_only = call.pc1.configuration.iceTransportPolicy is RTCIceTransportPolicy.RELAY
+        recorded = Run.read("relay only" if relay_only else "all candidates")
         print(recorded.recorded)
         return recorded
 
@@ -686,9 +701,9 @@ async def carry(call: loopback.Call, server: Coturn) -> Run:
     assert call.pc2.picture is not None, "run() ends with the first picture"
     picture = cv2.imencode(".jpg", call.pc2.picture, [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()
     return Run(
-        candidates=[one["candidate"] for one in call.pc1.found or ()],
-        pair=str(call.selected_pair),
-        connected_ms=(call.connected_after or 0.0) * 1000,
+        candidates=[one["candidate"] for one in loopback.candidates_in(call.pc1.pc.localDescription.sdp)],
+        pair=str(call.pc1.selected_pair),
+        connected_ms=(call.after("connected") or 0.0) * 1000,
         datagrams=[_summed(tap, layer) for layer in ("STUN", "DTLS", "SRTP")],
         ways=_ways(tap, halted_at),
         delay_ms=delay_ms,

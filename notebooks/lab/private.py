@@ -1,7 +1,7 @@
 """Every private name of aiortc and aioice that the lessons look at, in one place.
 
 None of them is changed. Each function takes a `loopback.Peer` or an `RTCPeerConnection`. When a name has moved,
-MovedError says in which version of which package; tests/test_wire.py has a guard for each.
+MovedError says in which version of which package; tests/lab/test_private.py has a guard for each.
 """
 
 from loopback import Peer  # first: loopback imports cv2 before aiortc  # isort: skip

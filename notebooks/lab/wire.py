@@ -4,8 +4,9 @@
         await call.run()
     tap.table()
 
-Three methods of `aioice.ice.StunProtocol`, the object behind each UDP socket, see everything a peer sends and receives.
-While a tap is open they are replaced; the last tap to close puts the originals back.
+Three methods of `aioice.ice.StunProtocol`, the object behind each UDP socket, see everything a peer sends, and of what
+comes in everything that a `loopback.GuardedSocket` lets through. While a tap is open they are replaced; the last tap to
+close puts the originals back.
 """
 
 import loopback  # first: loopback imports cv2 before aiortc  # isort: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from phone.sound import SoundMeter
 
 from loopback import Call, CallError, LoopbackOnly, SyntheticSource
 
@@ -145,12 +146,12 @@ async def disturbed(who: str, *words: str) -> tuple[str, str]:
 def objection(call: Call) -> tuple[str, str]:
     """Return the first layer of a call that objects, and what is seen of it."""
     ice = f"pc1 {call.pc1.pc.iceConnectionState}, pc2 {call.pc2.pc.iceConnectionState}"
-    dtls = f"pc1 {call.pc1.dtls_state}, pc2 {call.pc2.dtls_state}"
+    dtls = f"pc1 {call.pc1.health.dtls_state}, pc2 {call.pc2.health.dtls_state}"
     events = list(call.log.events)
-    if refused := [event for event in events if event.what.startswith("refused")]:
-        last = refused[-1]
-        took = any(event.who == last.who and event.what.startswith("setRemote") for event in events)
-        return "setRemoteDescription" if took else "check_description", f"{last.who}: {last.detail}"
+    if refused := [event for event in events if event.what in ("refused offer", "refused answer")]:
+        first = refused[0]  # the candidates that come behind it are refused as well
+        took = any(event.who == first.who and event.what.startswith("setRemote") for event in events)
+        return "setRemoteDescription" if took else "check_description", f"{first.who}: {first.detail}"
     if "checking" in ice:
         return "ICE", f"ICE: {ice}"
     if "failed" in dtls:
@@ -197,10 +198,10 @@ async def ports(*, bundle: bool) -> int:
         await asyncio.gather(one.close(), two.close())
 
 
-async def heard(call: Call, within: float = 2.0) -> None:
-    """Wait until pc2 hears a tone. Raises TimeoutError."""
+async def heard(meter: SoundMeter, within: float = 2.0) -> None:
+    """Wait until a meter hears a tone. Raises TimeoutError."""
     async with asyncio.timeout(within):
-        while call.sound_meter is None or call.sound_meter.frequency is None:
+        while meter.frequency is None:
             await asyncio.sleep(0.01)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from typing import Any
 
 import aioice
+from aiortc import RTCSessionDescription
 from IPython.display import Image
 from matplotlib.figure import Figure
 
@@ -22,6 +23,8 @@ from loopback import (
     Message,
     Peer,
     SyntheticSource,
+    in_time,
+    play,
 )
 
 from ..check import Question, expect, register, register_quiz
@@ -71,19 +74,21 @@ def addresses(*found: str) -> Iterator[None]:
 
 async def trickled(call: Call) -> None:
     """Take the steps up to connecting; candidates are taken in the background, as they come."""
-    for step in call.steps[:-2]:
+    for step in call.steps[:-3]:
         if step.what == "addIceCandidate":
-            getattr(call, step.who).tasks.append(asyncio.ensure_future(step.run()))
+            step.peer.tasks.append(asyncio.create_task(play([step])))
         else:
             await step.run()
 
 
 async def at_once(call: Call) -> None:
-    """Take the steps up to connecting; candidates stay in the descriptions."""
-    for step in call.steps[:-2]:
+    """Take the steps up to connecting; candidates stay in the descriptions, which a Peer would take out of them."""
+    for step in call.steps[:-3]:
+        pc, channel = step.peer.pc, step.peer.channel
         if step.what.startswith("send the"):
-            described = getattr(call, step.who).pc.localDescription
-            await getattr(call, step.who).channel.send(json.dumps({"type": described.type, "sdp": described.sdp}))
+            await channel.send(json.dumps({"type": pc.localDescription.type, "sdp": pc.localDescription.sdp}))
+        elif step.what.startswith("setRemoteDescription"):
+            await pc.setRemoteDescription(RTCSessionDescription(**json.loads(await channel.receive())))
         elif "andidate" not in step.what:
             await step.run()
 
@@ -112,10 +117,10 @@ def second_late(seconds: float) -> Edit:
 async def attempt(channels: Channels | None = None, faults: Iterable[Fault] = ()) -> tuple[list[Event], Tap]:
     """Try a call that will not connect; print its error, return what happened and what was on the wire."""
     call = Call(SyntheticSource(320, 240, 30), channels=channels)
-    call.deadline = 0.6  # s, for the connect step; 5 would be a long wait
+    call.deadline = 1.0  # s, to connect; 5 would be a long wait
     with Tap(call, faults=faults) as wire, expect(CallError):
         await trickled(call)
-        await call.connect()
+        await in_time(call, [play([step]) for step in call.steps if step.what == "connect"])
     events = list(call.log.events)
     await call.close()
     return events, wire

@@ -14,10 +14,10 @@ from typing import Any
 
 import aioice
 import pytest
-from aiortc import RTCIceServer
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCIceTransportPolicy
 from conftest import run
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
 from lab.nat import KINDS, RECORDED, Box, Coturn, Homes, Kind, Machine, Nat, Run, carry, named, nat_matrix, paths, ways
 from lab.wire import Tap
@@ -53,6 +53,13 @@ async def reflector() -> AsyncIterator[tuple[str, int]]:
 
 def calling(**options: Any) -> loopback.Call:
     return loopback.Call(loopback.SyntheticSource(320, 240, 30), **options)
+
+
+def asking(*servers: RTCIceServer, relay_only: bool = False) -> RTCConfiguration:
+    """Return a configuration that names these servers."""
+    policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
+    bundle = RTCBundlePolicy.MAX_BUNDLE
+    return RTCConfiguration(iceServers=list(servers), iceTransportPolicy=policy, bundlePolicy=bundle)
 
 
 def nothing_left() -> bool:
@@ -184,13 +191,12 @@ def test_every_kind_against_every_kind() -> None:
 def test_a_call_crosses_two_nats_and_the_tap_sees_the_outside_ports() -> None:
     async def scenario() -> None:
         async with reflector() as server:
-            ice = loopback.IceOptions((RTCIceServer(f"stun:127.0.0.1:{server[1]}"),))
-            call = calling(ice=ice)
+            call = calling(configuration=asking(RTCIceServer(f"stun:127.0.0.1:{server[1]}")))
             nats = Nat("restricted cone", "NAT 1"), Nat("symmetric", "NAT 2")
             with Homes({call.pc1: nats[0], call.pc2: nats[1]}):
                 with Tap(call) as tap:
                     await call.run()
-                assert call.selected_pair.remote.split()[1] == "prflx"
+                assert call.pc1.selected_pair.remote.split()[1] == "prflx"
                 remote = {datagram.remote for datagram in tap.only("SRTP", "pc1", "out")}
                 ports = {int(one.rpartition(":")[2]) for one in remote}
                 assert ports <= {binding.outside[1] for binding in nats[1].bindings}
@@ -199,11 +205,29 @@ def test_a_call_crosses_two_nats_and_the_tap_sees_the_outside_ports() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("at_home", [True, False])
+def test_a_peer_at_home_is_deaf_to_what_has_not_come_through_its_nat(at_home: bool) -> None:
+    async def scenario() -> None:
+        call, stranger = calling(), Machine("stranger")
+        check = aioice.stun.Message(aioice.stun.Method.BINDING, aioice.stun.Class.REQUEST)
+        check.attributes["PRIORITY"] = 1
+        knock = bytes(check)
+        with Homes({call.pc1: Nat("full cone")} if at_home else {}), Tap(call) as tap:
+            await call.run(call.steps[:3])
+            [own] = loopback.candidates_in(call.pc1.pc.localDescription.sdp)
+            stranger.send(knock, ("127.0.0.1", loopback.parse_candidate(own["candidate"]).port))
+            await asyncio.sleep(0.05)
+            await call.close()
+        assert len(tap.only("STUN", "pc1", "in")) == (0 if at_home else 1)
+        stranger.close()
+
+    run(scenario())
+
+
 def test_between_two_symmetric_nats_a_call_stays_in_checking() -> None:
     async def scenario() -> None:
         async with reflector() as server:
-            ice = loopback.IceOptions((RTCIceServer(f"stun:127.0.0.1:{server[1]}"),))
-            call = calling(ice=ice, deadline=0.7)
+            call = calling(configuration=asking(RTCIceServer(f"stun:127.0.0.1:{server[1]}")), deadline=0.7)
             nat1, nat2 = Nat("symmetric"), Nat("symmetric")
             sign = named("STUN server", server)
             with Homes({call.pc1: nat1, call.pc2: nat2}):
@@ -225,7 +249,7 @@ async def carried(name: str, coturn: Coturn) -> Run:
     """Return a run of that kind: the recorded one where the server is not installed."""
     relay_only = name == "relay only"
     servers = (coturn.ice_server,) if relay_only else (RTCIceServer(f"stun:127.0.0.1:{coturn.port}"), coturn.ice_server)
-    call = calling(ice=loopback.IceOptions(servers, relay_only=relay_only))
+    call = calling(configuration=asking(*servers, relay_only=relay_only))
     nats = {} if relay_only else {call.pc1: Nat("symmetric"), call.pc2: Nat("symmetric")}
     homes = Homes(nats).open()
     try:

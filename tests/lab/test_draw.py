@@ -1,0 +1,205 @@
+"""The diagrams: what they draw is what the log and the tap say. Tables are HTML that every page shows."""
+
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import run
+from faults import calling, logged, pictures
+from pages import image
+
+from loopback import STATES, Call, Event, Log, Peer
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
+
+import lab
+from lab.draw import text_width
+
+# ---- The sequence diagram --------------------------------------------------------------------------------------------
+
+
+async def whole_call() -> Call:
+    """Make a call, hang up, and return it with its log."""
+    async with calling() as call:
+        await call.run()
+        await call.hang_up()
+    return call
+
+
+def test_the_diagram_has_an_arrow_for_each_message_in_its_direction() -> None:
+    call = run(whole_call())
+    drawing = lab.sequence(call.log)
+    sent = [(event.who, event.what.removeprefix("send ")) for event in logged(call, "send ")]
+    assert [one for one in sent if "candidate" not in one[1]] == [("pc1", "offer"), ("pc2", "answer"), ("pc1", "bye")]
+    assert sorted((arrow.who, arrow.kind) for arrow in drawing.messages) == sorted(sent)
+    for arrow in drawing.messages:
+        assert arrow.sent is not None
+        assert arrow.received is not None
+        assert arrow.received > arrow.sent
+        assert drawing.rows[arrow.sent].who == arrow.who
+        assert drawing.rows[arrow.received].who != arrow.who
+        assert not arrow.lost
+    offer = next(arrow for arrow in drawing.messages if arrow.kind == "offer")
+    assert drawing.rows[offer.received or 0].text == "setRemoteDescription(offer)"  # beside the arrow's tip
+
+
+def test_the_diagram_has_every_state_change_and_call_in_order() -> None:
+    async def scenario() -> Call:
+        async with calling() as call:
+            await call.run()
+        return call
+
+    call = run(scenario())
+    rows = lab.sequence(call.log).rows
+    drawn = [(row.who, *state) for row in rows for state in row.states]
+    assert drawn == [(e.who, e.what, e.detail.removeprefix("→ ")) for e in call.log.events if e.what in STATES]
+    calls = [(e.who, e.what) for e in call.log.events if e.what not in STATES and " " not in e.what]
+    assert [(row.who, row.text) for row in rows if (row.who, row.text) in calls] == calls
+    assert [row.t for row in rows] == sorted(row.t for row in rows)
+
+
+def test_a_message_that_does_not_arrive_is_not_drawn_as_if_it_did() -> None:
+    async def scenario() -> Call:
+        async with calling(channels=lab.faulty(None, lab.drop("answer")), deadline=0.3) as call:
+            with pytest.raises(loopback.CallError):
+                await call.run()
+            [answer] = [arrow for arrow in lab.sequence(call.log).messages if arrow.kind == "answer"]
+            assert answer.received is None
+            assert not answer.lost  # it may still come
+        return call
+
+    call = run(scenario())
+    [answer] = [arrow for arrow in lab.sequence(call.log).messages if arrow.kind == "answer"]
+    assert answer.who == "pc2"
+    assert answer.received is None
+    assert answer.lost
+
+
+def test_a_message_that_nobody_sent_and_one_that_was_refused_are_told_apart() -> None:
+    log = Log()
+    log("pc2", "receive candidate")
+    log("pc1", "send offer", "10 bytes")
+    log("pc2", "receive offer")
+    log("pc2", "refused offer", "no m-line")
+    log("pc1", "send answer")
+    log("pc2", "refused answer", "in state stable")
+    drawing = lab.sequence(log)
+    ends = [(arrow.kind, arrow.sent is None, arrow.received is None, arrow.refused) for arrow in drawing.messages]
+    assert ends == [
+        ("candidate", True, False, False),
+        ("offer", False, False, False),
+        ("answer", False, False, True),
+    ]
+    assert [row.detail for row in drawing.rows if row.bad] == ["no m-line", "in state stable"]
+
+
+def test_datagrams_appear_between_the_events_they_lie_between() -> None:
+    async def scenario() -> tuple[Call, Any]:
+        async with calling() as call:
+            with lab.Tap(call) as tap:
+                await call.run()
+                await pictures(call, 5)
+        return call, tap
+
+    call, tap = run(scenario())
+    drawing = lab.sequence(call.log, tap)
+    crossed = [arrow for arrow in drawing.arrows if arrow.datagrams]
+    assert {arrow.kind for arrow in crossed} >= {"STUN", "DTLS", "SRTP"}
+    hello = next(arrow for arrow in crossed if "ClientHello" in arrow.label)
+    assert hello.who == "pc2"  # the answering side is the DTLS client
+    times = [row.t for row in drawing.rows]
+    assert times == sorted(times)
+    connected = next(e.t for e in logged(call, "connectionState", "pc1") if "connected" in e.detail)
+    assert all(drawing.rows[arrow.sent or 0].t < connected for arrow in crossed if arrow.label == "DTLS ClientHello")
+    counted = sum(int(found[1]) if (found := re.search(r" x(\d+)", arrow.label)) else 1 for arrow in crossed)
+    assert counted == len(tap.only(direction="out"))
+
+
+def test_lost_datagrams_are_counted_and_crossed_out() -> None:
+    log = Log()
+    log("pc1", "close")
+
+    class Seen:
+        t, who, direction, layer, summary, dropped = 0.0, "pc1", "out", "SRTP", "SRTP", True
+
+    class Arrived(Seen):
+        dropped = False
+
+    class Tapped:
+        datagrams = (Seen(), Seen(), Arrived())
+
+    [arrow] = [arrow for arrow in lab.sequence(log, Tapped()).arrows if arrow.datagrams]
+    assert (arrow.label, arrow.lost) == ("SRTP x3, 2 lost", 2)
+    assert arrow.received is not None
+    Tapped.datagrams = (Seen(), Seen())
+    [arrow] = [arrow for arrow in lab.sequence(log, Tapped()).arrows if arrow.datagrams]
+    assert arrow.received is None
+
+
+@pytest.mark.parametrize("draw", [lab.sequence, lab.timeline])
+def test_pictures_are_png_of_notebook_width_and_not_empty(draw: Any) -> None:
+    async def scenario() -> Call:
+        async with calling() as call:
+            await call.run()
+        return call
+
+    drawing = draw(run(scenario()).log)
+    pixels = image(drawing._repr_png_())
+    assert pixels.shape[1] == 980
+    assert (pixels[0] == 255).all(), "the ground is white, whatever page it lies on"
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+    assert len(drawing.png) < 120_000
+    assert "object at" not in repr(drawing)
+
+
+@pytest.mark.parametrize("draw", [lab.sequence, lab.timeline])
+def test_an_empty_log_and_a_part_of_one_can_be_drawn(draw: Any) -> None:
+    assert image(draw(Log()).png).shape[1] == 980
+    events = [Event(0.1 * n, "pc1", what) for n, what in enumerate(("addTrack", "createOffer", "close"))]
+    whole, part = draw(events), draw(events, since=0.05, until=0.15)
+    assert whole.png != part.png
+    if draw is lab.sequence:
+        assert [row.text for row in part.rows] == ["createOffer"]
+
+
+def test_text_that_looks_like_mathematics_is_drawn_as_it_is() -> None:
+    log = Log()
+    log("pc1", "addTrack", "costs $5 and $\\frac")
+    assert image(lab.sequence(log).png).any()
+    assert text_width("$$", 12) > 0
+
+
+# ---- The time line ---------------------------------------------------------------------------------------------------
+
+
+def test_the_time_line_has_eight_lanes_without_holes() -> None:
+    call = run(whole_call())
+    spans = lab.timeline(call.log).spans
+    for peer in (call.pc1, call.pc2):
+        for machine in STATES:
+            lane = [span for span in spans if (span.who, span.machine) == (peer.name, machine)]
+            assert lane[0].state == ("stable" if machine == "signalingState" else "new")
+            changes = [event.detail.removeprefix("→ ") for event in logged(call, machine, peer.name)]
+            assert [span.state for span in lane[1:]] == changes
+            assert [span.end for span in lane[:-1]] == [span.start for span in lane[1:]]
+            assert lane[-1].end == call.log.events[-1].t
+
+
+# ---- Tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_tables_give_every_colour_and_use_nothing_a_page_may_strip() -> None:
+    async def scenario() -> str:
+        async with calling() as call:
+            return str(lab.strip(call).data) + str(lab.beside(Peer.create_offer, "pc.createOffer()", "a note").data)
+
+    page = run(scenario())
+    for cell in re.findall(r"<t[dh][^>]*>", page):
+        assert ";color:#" in cell
+        assert "background:#" in cell
+    assert not re.search(r"<script|<svg|<style|class=|id=", page)
