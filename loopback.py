@@ -661,9 +661,11 @@ async def in_time(call: Call, scripts: list[Coroutine[Any, Any, None]]) -> None:
             await call.check()
             if over and any(not task.done() or task.exception() for task in tasks):
                 connected = {peer.pc.connectionState for peer in call.peers} == {"connected"}
-                busy = f"This machine is too busy, the program was kept waiting for {late:.1f} s of them: end other "
-                busy += "programs, or give it more time (--deadline 30) or less to do (--size 320x240). "
-                why = f"{busy if late > 0.2 * call.deadline else ''}{diagnosis(*call.peers)}"
+                why = diagnosis(*call.peers)
+                if late > 0.2 * call.deadline:  # then that is the cause
+                    busy = f"This machine is too busy, the program was kept waiting for {late:.1f} s: end other "
+                    busy += "programs, or give it more time (--deadline 30) or less to do (--size 320x240). "
+                    why = busy + why.partition(" Likely cause")[0]
                 raise CallError(f"{'no picture' if connected else 'not connected'} after {call.deadline:g} s. {why}")
     finally:
         await cancelled(*tasks)
@@ -1188,7 +1190,7 @@ def to_frame(picture: Picture) -> av.VideoFrame:
 
 def to_picture(frame: av.VideoFrame) -> Picture:
     """Convert a decoded frame to a picture."""
-    return frame.to_ndarray(format="bgr24")
+    return frame.to_ndarray(format="bgr24", threads=1)  # more would be started anew for each picture
 
 
 class RtpClock:

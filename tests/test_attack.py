@@ -28,7 +28,7 @@ import aioice
 import av
 import cv2
 import pytest
-from aiortc import RTCConfiguration, RTCIceServer, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCIceServer
 from aiortc.codecs.vpx import Vp8Decoder
 from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
@@ -366,7 +366,9 @@ SLOW = {
     "1,000 candidates in the SDP": offer(*[f"a={candidate(port)['candidate']}" for port in range(1, 1_001)]),
     "1,000 m-lines": offer(m_lines=1000),
     "100 m-lines": offer(m_lines=100),
-    "5,000 fmtp": offer(*["a=fmtp:96 a"] * 5_000),
+    "100 codecs, 3,000 fmtp": offer(
+        *[f"a=rtpmap:{number} VP8/90000" for number in range(100, 200)], *["a=fmtp:199 a"] * 3_000
+    ),
     "10 MB": json.dumps({"type": "offer", "sdp": "v=0\r\n" * 2_000_000}),
     "10 MB of nothing": " " * 10_000_000,
     "deep JSON": "[" * 65_000,
@@ -466,32 +468,19 @@ def test_20_000_candidates_do_not_stop_the_call() -> None:
     assert time.process_time() - before < 30  # it was 183 s
 
 
-@pytest.mark.parametrize("where", ["message", "SDP"])
-def test_a_candidate_of_rtcp_does_not_hide_the_right_one(where: str) -> None:
+def test_a_candidate_of_rtcp_does_not_hide_the_right_one() -> None:
     async def scenario() -> None:
         def edit(message: Message) -> list[Message | str]:
-            if message["type"] == "candidate" and where == "message":
-                wrong = message["candidate"].replace(" 1 udp ", " 2 udp ")
-                assert wrong != message["candidate"]
-                return [message | {"candidate": wrong}, message]
-            return [message]
+            if message["type"] != "candidate":
+                return [message]
+            wrong = message["candidate"].replace(" 1 udp ", " 2 udp ")
+            assert wrong != message["candidate"]
+            return [message | {"candidate": wrong}, message]
 
         async with undisturbed(), calling(channels=wires(edit, edit)) as call:
-            if where == "SDP":
-                for peer in call.peers:
-                    peer.pc.setRemoteDescription = inline(call, peer)  # type: ignore[method-assign]
             await call.run()
             await pictures(call, 2)
-            assert len(logged(call, "refused candidate")) == (2 if where == "message" else 0)
-
-    def inline(call: Call, peer: Peer) -> Callable[[RTCSessionDescription], Any]:
-        original = peer.pc.setRemoteDescription
-
-        async def described(description: RTCSessionDescription) -> None:
-            assert "a=candidate" not in description.sdp
-            await original(description)
-
-        return described
+            assert len(logged(call, "refused candidate")) == 2
 
     run(scenario())
 
@@ -594,7 +583,7 @@ OUTAGES = {
 def test_after_an_outage_of_3_s_pictures_are_new_again_at_once(outage: Any, fps: float, codec: str) -> None:
     async def scenario() -> None:
         call = Call(Sampling(640, 480, fps), codec=codec)
-        async with contextlib.aclosing(call):
+        try:
             await call.run()
             await asyncio.sleep(1)
             found = arriving(call)
@@ -602,12 +591,13 @@ def test_after_an_outage_of_3_s_pictures_are_new_again_at_once(outage: Any, fps:
                 await asyncio.sleep(3)
             mended = time.perf_counter()
             await asyncio.sleep(3)
+        finally:
+            await call.close()
         after = [one for one in found if one.at > mended]
         new = [one for one in after if one.captured and one.captured > mended]
         assert new, "no new picture within 3 s"
         late = [one for one in after if one.at > new[0].at and one not in new]
         assert len(late) <= 2, "old pictures go on to come"
-        print(sorted(round(one.likeness, 1) for one in found)[:8], sorted(round(one.likeness, 1) for one in found)[-1])
         assert min(one.likeness for one in found) > 20, "it was decoded without the picture before it"
         delays = sorted(one.at - one.captured for one in new[len(new) // 2 :] if one.captured)
         assert delays[len(delays) // 2] < 0.5
@@ -617,12 +607,12 @@ def test_after_an_outage_of_3_s_pictures_are_new_again_at_once(outage: Any, fps:
 
 def test_while_one_packet_is_missing_the_call_asks_for_a_new_picture() -> None:
     async def scenario() -> None:
-        async with calling() as call:  # so small that 128 packets take more than 4 s
+        async with calling() as call:  # so small that 128 packets take more than 2 s
             await call.run()
             await pictures(call, 10)
             found, begun = arriving(call), time.perf_counter()
             with losing(first_packet_and_its_repairs()):
-                await asyncio.sleep(3)
+                await asyncio.sleep(2)
             assert [one for one in found if one.captured and one.captured > begun + 0.5]  # it was 7.7 s until one came
 
     run(scenario())
@@ -708,7 +698,8 @@ def test_a_burst_of_frames_is_no_slow_decoder() -> None:
 
 def test_of_many_pictures_that_wait_only_the_newest_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        track, received = RemoteStreamTrack("video"), []
+        track = RemoteStreamTrack("video")
+        received: list[Picture] = []
         peer = Peer("pc2", memory_channel()[0], Log(), marker_bit=False)
         peer.on_picture = received.append
         frame = av.VideoFrame(160, 120, "yuv420p")
