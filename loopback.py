@@ -1933,7 +1933,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--step", action="store_true", help="one step at a time: explain it, wait for Enter, show what it changed")
     add("--snapshot", type=snapshot, metavar="FILE", help="write the view at the end: .png or .jpg")
     add("--json", action="store_true", help="print the measurements as one JSON object; all else to standard error")
-    add("--deadline", type=number(0.1, 600), default=5.0, metavar="S", help="give up without a picture after 5 s")
+    add("--deadline", type=number(0.1, 600), default=5.0, metavar="S", help="give up without a picture after S s (5)")
     add("--jitter-buffer", choices=("marker", "stock"), default="marker", help="stock: aiortc's own, one frame later")
     add("--version", action="version", version=f"loopback {__version__}")
     options = parser.parse_args(arguments)
