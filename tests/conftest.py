@@ -3,9 +3,12 @@
 import loopback  # first: it imports cv2 before aiortc, which has to be so in every process  # isort: skip
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -116,6 +119,31 @@ def xvfb(tmp_path: Path) -> Iterator[Xvfb]:
     server = Xvfb(folder)
     yield server
     server.close()
+
+
+TURN_USER, TURN_PASSWORD = "learner", "correct-horse-battery"
+
+
+@contextlib.contextmanager
+def running_coturn(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """HOST:PORT of a STUN and TURN server that knows one user, and its process; ended afterwards, also when halted."""
+    if shutil.which("turnserver") is None:
+        pytest.skip("coturn is not installed: apt install coturn")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["turnserver", "-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}"]
+    command += [f"--user={TURN_USER}:{TURN_PASSWORD}", "--realm=loopback", "--lt-cred-mech", "--allow-loopback-peers"]
+    command += ["--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout", f"--pidfile={folder / 'pid'}"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: f":{port:04X} " in Path("/proc/net/udp").read_text())
+        yield f"127.0.0.1:{port}", server
+    finally:
+        server.send_signal(signal.SIGCONT)
+        server.terminate()
+        server.wait(timeout=10)
 
 
 def wait_until(reached: Any, seconds: float = 10.0) -> Any:

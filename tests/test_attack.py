@@ -14,7 +14,6 @@ import gc
 import json
 import logging
 import random
-import shutil
 import signal
 import socket
 import struct
@@ -34,7 +33,7 @@ from aiortc.mediastreams import VIDEO_TIME_BASE
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcrtpreceiver import RemoteStreamTrack
 from aiortc.rtp import RtpPacket
-from conftest import run, wait_until
+from conftest import TURN_PASSWORD, TURN_USER, run, running_coturn
 from faults import calling, logged, pictures, wires
 
 from loopback import (
@@ -716,35 +715,18 @@ def test_of_many_pictures_that_wait_only_the_newest_are_converted(monkeypatch: p
 
 # ---- A TURN server that falls silent ---------------------------------------------------------------------------------
 
-USER, PASSWORD = "learner", "correct-horse-battery"
-
 
 @pytest.fixture
 def coturn(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """HOST:PORT of a running TURN server that knows one user, and its process."""
-    if shutil.which("turnserver") is None:
-        pytest.skip("coturn is not installed: apt install coturn")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["turnserver", "-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}"]
-    command += [f"--user={USER}:{PASSWORD}", "--realm=loopback", "--lt-cred-mech", "--allow-loopback-peers"]
-    command += ["--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout", f"--pidfile={tmp_path / 'pid'}"]
-    with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
-    try:
-        wait_until(lambda: f":{port:04X} " in Path("/proc/net/udp").read_text())
-        yield f"127.0.0.1:{port}", server
-    finally:
-        server.send_signal(signal.SIGCONT)
-        server.terminate()
-        server.wait(timeout=10)
+    """HOST:PORT of a running TURN server, and its process."""
+    with running_coturn(tmp_path) as running:
+        yield running
 
 
 def relayed(server: str) -> RTCConfiguration:
     return dataclasses.replace(
         NO_SERVERS,
-        iceServers=[RTCIceServer(f"turn:{server}", USER, PASSWORD)],
+        iceServers=[RTCIceServer(f"turn:{server}", TURN_USER, TURN_PASSWORD)],
         iceTransportPolicy=RTCIceTransportPolicy.RELAY,
     )
 

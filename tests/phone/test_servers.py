@@ -2,16 +2,14 @@
 
 import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiortc import RTCConfiguration
-from conftest import run, wait_until
+from conftest import TURN_PASSWORD, TURN_USER, run, running_coturn
 from faults import calling, logged, pictures
 
 from loopback import Call, CallError
@@ -19,29 +17,12 @@ from loopback import Call, CallError
 sys.path.append(str(Path(loopback.__file__).resolve().parent / "notebooks"))
 from phone.servers import check_uri, ice_configuration
 
-USER, SECRET = "learner", "correct-horse-battery"
-
 
 @pytest.fixture(scope="module")
 def coturn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a running STUN and TURN server that knows one user."""
-    if shutil.which("turnserver") is None:
-        pytest.skip("coturn is not installed: apt install coturn")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("coturn")
-    command = ["turnserver", "-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}"]
-    command += [f"--user={USER}:{SECRET}", "--realm=loopback", "--lt-cred-mech", "--allow-loopback-peers"]
-    command += ["--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout", f"--pidfile={folder / 'pid'}"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-    try:
-        wait_until(lambda: f":{port:04X} " in Path("/proc/net/udp").read_text())
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
+    with running_coturn(tmp_path_factory.mktemp("coturn")) as (address, _):
+        yield address
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +32,8 @@ def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def password(no_password: None, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("LOOPBACK_ICE_PASSWORD", SECRET)
-    return SECRET
+    monkeypatch.setenv("LOOPBACK_ICE_PASSWORD", TURN_PASSWORD)
+    return TURN_PASSWORD
 
 
 # ---- Against a server ------------------------------------------------------------------------------------------------
@@ -83,19 +64,19 @@ def test_stun_tells_a_server_reflexive_address(coturn: str) -> None:
 
 @pytest.mark.parametrize("transport", ["", "?transport=tcp"])
 def test_a_relayed_call_carries_the_picture(coturn: str, password: str, transport: str) -> None:
-    call = called(ice_configuration([f"turn:{coturn}{transport}"], USER, relay_only=True))
+    call = called(ice_configuration([f"turn:{coturn}{transport}"], TURN_USER, relay_only=True))
     assert candidate_types(call) == {"relay"}
     assert {side.split()[1] for side in call.pc1.selected_pair} == {"relay"}
 
 
 def test_all_three_kinds_of_candidate(coturn: str, password: str) -> None:
-    call = called(ice_configuration([f"stun:{coturn}", f"turn:{coturn}"], USER))
+    call = called(ice_configuration([f"stun:{coturn}", f"turn:{coturn}"], TURN_USER))
     assert candidate_types(call) == {"host", "srflx", "relay"}
     assert call.pc1.selected_pair.local.split()[1] == "host"  # the highest priority wins (RFC 8445 section 5.1.2)
 
 
 def test_the_password_is_shown_nowhere(coturn: str, password: str, capfd: pytest.CaptureFixture[str]) -> None:
-    configuration = ice_configuration([f"turn:{coturn}"], USER)
+    configuration = ice_configuration([f"turn:{coturn}"], TURN_USER)
     call = called(configuration)
     shown = f"{configuration} {configuration!r} {call.log!r} {call.pc1} {''.join(capfd.readouterr())}"
     assert f"turn:{coturn}" in shown
@@ -105,7 +86,7 @@ def test_the_password_is_shown_nowhere(coturn: str, password: str, capfd: pytest
 def test_a_wrong_password_is_one_line_that_names_the_server(coturn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOOPBACK_ICE_PASSWORD", "wrong-horse")
     with pytest.raises(CallError, match=f"turn:{coturn} lends no address") as raised:
-        called(ice_configuration([f"turn:{coturn}"], USER))
+        called(ice_configuration([f"turn:{coturn}"], TURN_USER))
     assert str(raised.value).isprintable()
     assert "wrong-horse" not in str(raised.value)
 
@@ -116,7 +97,7 @@ def test_a_server_that_does_not_answer_is_named(kind: str, password: str) -> Non
         silent.bind(("127.0.0.1", 0))
         uri = f"{kind}:127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(CallError, match=uri) as raised:
-            called(ice_configuration([uri], USER if kind == "turn" else ""))
+            called(ice_configuration([uri], TURN_USER if kind == "turn" else ""))
     assert str(raised.value).isprintable()
 
 
@@ -176,11 +157,11 @@ def test_a_uri_that_aiortc_cannot_use_is_refused_in_one_line(uri: str) -> None:
     ("uris", "user", "relay_only", "words"),
     [
         (["stun:127.0.0.1", "stun:127.0.0.2"], "", False, "one STUN and one TURN server"),
-        (["turn:127.0.0.1", "turns:127.0.0.2"], USER, False, "one STUN and one TURN server"),
+        (["turn:127.0.0.1", "turns:127.0.0.2"], TURN_USER, False, "one STUN and one TURN server"),
         (["turn:127.0.0.1"], "", False, "needs a user"),
-        (["stun:127.0.0.1"], USER, False, "only a TURN server"),
+        (["stun:127.0.0.1"], TURN_USER, False, "only a TURN server"),
         (["stun:127.0.0.1"], "", True, "only a TURN server"),
-        ([], USER, False, "only a TURN server"),
+        ([], TURN_USER, False, "only a TURN server"),
         ([], "", True, "only a TURN server"),
     ],
 )
@@ -197,7 +178,7 @@ def test_a_turn_server_needs_the_password_from_the_environment(monkeypatch: pyte
     if empty:
         monkeypatch.setenv("LOOPBACK_ICE_PASSWORD", "")
     with pytest.raises(CallError, match="LOOPBACK_ICE_PASSWORD"):
-        ice_configuration(["turn:127.0.0.1"], USER)
+        ice_configuration(["turn:127.0.0.1"], TURN_USER)
 
 
 def test_without_servers_it_is_what_a_call_has_anyway() -> None:
@@ -205,6 +186,6 @@ def test_without_servers_it_is_what_a_call_has_anyway() -> None:
 
 
 def test_a_stun_server_is_told_no_password(password: str) -> None:
-    stun, turn = ice_configuration(["stun:127.0.0.1", "turn:127.0.0.1"], USER).iceServers or []
+    stun, turn = ice_configuration(["stun:127.0.0.1", "turn:127.0.0.1"], TURN_USER).iceServers or []
     assert (stun.username, stun.credential) == (None, None)
-    assert (turn.username, turn.credential) == (USER, SECRET)
+    assert (turn.username, turn.credential) == (TURN_USER, TURN_PASSWORD)
