@@ -663,22 +663,29 @@ async def in_time(call: Call, scripts: list[Coroutine[Any, Any, None]]) -> None:
                 connected = {peer.pc.connectionState for peer in call.peers} == {"connected"}
                 why = diagnosis(*call.peers)
                 if late > 0.2 * call.deadline:  # then that is the cause
-                    busy = f"This machine is too busy, the program was kept waiting for {late:.1f} s: end other "
-                    busy += "programs, or give it more time (--deadline 30) or less to do (--size 320x240). "
-                    why = busy + why.partition(" Likely cause")[0]
+                    why = (
+                        f"This machine is too busy, the program was kept waiting for {late:.1f} s: end other programs, "
+                    )
+                    why += (
+                        f"or give it more time (--deadline 30) or less to do (--size 320x240). {layers(*call.peers)}."
+                    )
                 raise CallError(f"{'no picture' if connected else 'not connected'} after {call.deadline:g} s. {why}")
     finally:
         await cancelled(*tasks)
 
 
-def diagnosis(*peers: Peer) -> str:
-    """The state of every layer and the likely cause, in one line: what is wrong below explains what is above."""
-    layers = [
+def layers(*peers: Peer) -> str:
+    """The state of every layer, in one line."""
+    return "; ".join(
         f"{peer.name}: signalling {peer.pc.signalingState}, gathering {peer.pc.iceGatheringState}, ICE "
         f"{peer.pc.iceConnectionState}, DTLS {peer.health.dtls_state}, connection {peer.pc.connectionState}"
         for peer in peers
-    ]
-    return f"{'; '.join(layers)}. Likely cause: {min(peer.health.trouble for peer in peers)[1]}"
+    )
+
+
+def diagnosis(*peers: Peer) -> str:
+    """The state of every layer and the likely cause, in one line: what is wrong below explains what is above."""
+    return f"{layers(*peers)}. Likely cause: {min(peer.health.trouble for peer in peers)[1]}"
 
 
 class Health:
@@ -709,8 +716,8 @@ class Health:
                 track = track.successor
             if failure := getattr(track, "failure", None):
                 raise failure
-        for bug in peer.bugs:
-            raise bug
+        if peer.bugs:
+            raise peer.bugs[0]
         for task in peer.tasks:
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
@@ -906,7 +913,7 @@ def check_servers(configuration: RTCConfiguration, sdp: str) -> None:
     for uri in uris(configuration):
         if uri.startswith("turn") and "relay" not in types:
             raise CallError(f"{uri} lends no address: is it running, and are user and password right?")
-        if uri.startswith("stun") and not types & {"srflx"} and "host" in types:  # there is none where all is relayed
+        if uri.startswith("stun") and "srflx" not in types and "host" in types:  # there is none where all is relayed
             raise CallError(f"{uri} gives no answer: is it running, and can it be reached?")
 
 
@@ -1172,7 +1179,7 @@ class Meter:
             return 0.0, 0.0
         now, last = time.perf_counter(), self._arrivals[-1]
         span = (last if now - last < 0.5 else now) - self._arrivals[0]  # a picture that stands still has no rate
-        return float(np.median([*self.delays][-30:])), (len(self._arrivals) - 1) / span
+        return float(np.median([*itertools.islice(reversed(self.delays), 30)])), (len(self._arrivals) - 1) / span
 
     def __repr__(self) -> str:
         delays = ", ".join(f"{'?' if one is None else f'{one:.1f}'} {name}" for name, one in self.latency_ms.items())
@@ -1564,7 +1571,8 @@ class View:
                 self._text(pane, "press c to call", (14, height // 2), PALE, 18)
         x, y = self.MARGIN, self.corner(0)[1] + self.size[1] + 3 * self.LINE + 8
         self._text(canvas, self.message, (x, y), ACCENT)
-        for row, event in enumerate([*self.log.events][-self.LINES :], 1):
+        newest = [*itertools.islice(reversed(self.log.events), self.LINES)]
+        for row, event in enumerate(reversed(newest), 1):
             cells = (0, f"{event.t * 1000:.0f} ms"), (80, event.who), (130, event.what), (350, event.detail)
             for column, text in cells:
                 room = (self.shape[1] - column) // 8  # letters
@@ -1723,15 +1731,16 @@ class Session:
                     self.press("s")
 
     def _open_view(self) -> None:
-        o, missing = self.options, display_missing()
-        if o.view == "window" and missing:
-            raise CallError(f"{missing}: there can be no window; use --view none")
-        if o.view != "none" and not missing:
-            self.window = Window()
-            self.window.show(self.view.draw(None))
-        elif o.view == "auto":
-            o.snapshot = o.snapshot or Path("loopback.png")
-            self.console.line(f"{missing}: no window; {printable(str(o.snapshot))} will be written at the end")
+        o = self.options
+        if o.view != "none":
+            try:
+                self.window = Window()
+                self.window.show(self.view.draw(None))
+            except CallError as missing:
+                if o.view == "window":
+                    raise CallError(f"{missing}: there can be no window; use --view none") from missing
+                o.snapshot = o.snapshot or Path("loopback.png")
+                self.console.line(f"{missing}: no window; {printable(str(o.snapshot))} will be written at the end")
         o.seconds = o.seconds or (None if self.window else 5.0)
         if o.snapshot:
             write_picture(o.snapshot, None)
@@ -1804,8 +1813,9 @@ class Session:
                 self.log("source", f"{spec} passed over", str(error))
 
     async def _step_through(self, call: Call) -> None:
-        for number, step in enumerate(call.steps, 1):
-            title = f"Step {number} of {len(call.steps)}: {step.who} {step.what}"
+        steps = call.steps
+        for number, step in enumerate(steps, 1):
+            title = f"Step {number} of {len(steps)}: {step.who} {step.what}"
             why = textwrap.fill(step.why, 100, initial_indent="  ", subsequent_indent="  ")
             self.console.line(f"\n{title}\n{why}\n  [Enter{', or the space bar in the window' if self.window else ''}]")
             self.view.message = f"{title}   (press the space bar)"
