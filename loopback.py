@@ -112,6 +112,10 @@ class SignallingError(Exception):
     """A message that cannot be used: unknown, malformed, or not at this moment."""
 
 
+class ChannelError(CallError):
+    """A Channel's way to the other side has ended. A call that is connected goes on without it."""
+
+
 # ---- 1  The log ------------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +169,7 @@ MESSAGES: dict[str, tuple[str, ...]] = {  # each type, and the texts it must hav
 
 class Channel(Protocol):
     """One end of the way between two peers: texts in order, nothing else. `receive` may be cancelled while it waits,
-    and must then lose nothing."""
+    and must then lose nothing. Both raise ChannelError, and nothing else, when the way has ended."""
 
     async def send(self, text: str) -> None: ...
     async def receive(self) -> str: ...
@@ -427,13 +431,17 @@ class Peer:
 
     async def listen(self) -> None:
         """Read the channel until the other side says bye. Anything else is refused."""
-        while not self.hung_up:
-            await self._act()
+        try:
+            while not self.hung_up:
+                await self._act()
+        except ChannelError as error:
+            self.log(self.name, "channel closed", f"{error}: the call goes on, but no bye can be heard")
 
     async def hang_up(self) -> None:
         """Tell the other side, over the channel, that the call is over. Closing also sends an RTCP BYE and a DTLS
         alert, but as datagrams, which may be lost and do not say why."""
-        await self._send({"type": "bye"})
+        with contextlib.suppress(ChannelError):
+            await self._send({"type": "bye"})
 
     async def close(self) -> None:
         """Stop the tasks and close the connection: its sockets, threads and timers. Raises CallError after 3 s."""
@@ -452,6 +460,9 @@ class Peer:
             with refusing():
                 await self.pc.setRemoteDescription(RTCSessionDescription(sdp, message["type"]))
         elif message["type"] == "candidate":
+            if passed_over := unusable(message["candidate"]):
+                self.log(self.name, "passed over a candidate", passed_over)
+                return
             candidate = parse_candidate(message["candidate"])
             candidate.sdpMid = message["sdpMid"]
             check_candidate(candidate, self)
@@ -460,7 +471,9 @@ class Peer:
             self.remote_candidates.append(message["candidate"])
         elif message["type"] == "end-of-candidates":
             self.log(self.name, "addIceCandidate(null)", "that was the last one")
-            await self.pc.addIceCandidate(None)
+            # aiortc without any would fail at once, while the other side's checks may still reveal one (RFC 8863).
+            if self.remote_candidates:
+                await self.pc.addIceCandidate(None)
         elif message["type"] == "bye":
             self.hung_up = True
 
@@ -476,10 +489,10 @@ class Peer:
                 while (message := await self._act(*kinds)) is None:
                     if self.refused.startswith(kinds) and "candidate" not in kinds:  # another one may come, but soon
                         limit.reschedule(min(limit.when() or math.inf, asyncio.get_running_loop().time() + 1))
-        except TimeoutError as error:
-            raise CallError(
-                f"{self.name} waited for the {self.waiting} and got none. {self.refused}".strip()
-            ) from error
+        except (TimeoutError, ChannelError) as error:
+            how = f" before the channel closed ({error})" if isinstance(error, ChannelError) else ""
+            words = f"{self.name} waited for the {self.waiting} and got none{how}. {self.refused}"
+            raise CallError(words.strip()) from error
         self.waiting = ""
         if self.hung_up:
             raise CallError(f"{self.name}: the other side hung up meanwhile")
@@ -488,6 +501,7 @@ class Peer:
     async def _act(self, *kinds: str) -> Message | None:
         """Read one message and do what it is for. None: it is refused by its name, not awaited or of no use."""
         text, kind = await self.channel.receive(), "message"
+        await asyncio.sleep(0)  # a flood of messages does not hold up the event loop
         try:
             message = parse_message(text)
             kind = message["type"]
@@ -500,7 +514,6 @@ class Peer:
             self.log(self.name, f"refused {kind}", str(error))
             if kind in ("offer", "answer") or (kind in (*kinds, "message") and not self.refused):
                 self.refused = f"{kind} refused by {self.name}: {printable(str(error))}"
-            await asyncio.sleep(0)  # a flood of such messages does not hold up the event loop
             return None
 
     def done(self, what: str, made: Any = None) -> Done:
@@ -839,6 +852,9 @@ def check_description(sdp: str) -> None:
             if len(set(types)) < len(types):  # each a=rtcp-fb line would be copied to all of them
                 raise SignallingError("two codecs with one payload type")
         description = SessionDescription.parse(sdp)
+    for media, section in zip(description.media, grouplines(sdp)[1], strict=True):
+        if media.port == 0 and "a=bundle-only" not in section:  # RFC 9429 section 5.3.1; aiortc would ask it for ICE
+            raise SignallingError(f"the m-line {media.rtp.muxId or '?':.40} ({media.kind:.40}) is rejected (port 0)")
     mids = [media.rtp.muxId for media in description.media]
     if not mids or not all(mids) or len(set(mids)) < len(mids):
         raise SignallingError("no m-line, or one without a mid of its own")
@@ -870,6 +886,15 @@ def parse_candidate(line: str) -> RTCIceCandidate:
     if candidate.type not in ("host", "srflx", "relay") or not 0 < candidate.port < 65536 or candidate.component != 1:
         raise SignallingError(f"type {candidate.type!r:.40}, component or port {candidate.port} is impossible")
     return candidate
+
+
+def unusable(line: str) -> str:
+    """Return why a candidate that browsers send is of no use here and is no fault either, "" for any other."""
+    if not line:
+        return "empty: what some browsers send in place of end-of-candidates"
+    if len(words := line.split()) > 4 and words[4].endswith(".local"):
+        return f"{words[4]} is a name for the local network only (mDNS), which hides an address; aiortc cannot use it"
+    return ""
 
 
 def check_candidate(candidate: RTCIceCandidate, peer: Peer) -> None:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from loopback import Peer, Picture, callee, play, read_time_code
+from loopback import ChannelError, Peer, Picture, callee, play, read_time_code
 
 
 @dataclass
@@ -23,7 +23,10 @@ class SocketChannel:
         self.writer.write(text.encode() + b"\n")
 
     async def receive(self) -> str:
-        return (await self.reader.readuntil()).decode()  # raises IncompleteReadError at the end
+        try:
+            return (await self.reader.readuntil()).decode()
+        except asyncio.IncompleteReadError as error:
+            raise ChannelError("the other process has closed it") from error
 
 
 def colour(picture: Picture) -> list[float]:
