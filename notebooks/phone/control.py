@@ -19,32 +19,44 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from loopback import Log, Message, SignallingError, parse_message, printable
 
-# What people say to one another names the call, so that a late word of an old one is known as such.
-SPOKEN = ("from", "to", "call")
+# What people say, and what they hear: each type, and the texts it must have. A call has an id, made by who calls, so
+# that a late word of an old one is known as such. Nobody says who they are: the room knows, and puts in "from".
+CALL_WORDS = ("call", "ringing", "accept", "reject", "busy", "cancel", "bye")
 PEOPLE_SAY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("join", "leave"), ("from",)),  # to the room
-    **dict.fromkeys(("call", "ringing", "accept", "reject", "busy", "cancel", "bye"), SPOKEN),  # it passes these on
+    "join": ("name",),
+    "leave": (),
+    **dict.fromkeys(CALL_WORDS, ("to", "call")),  # to another person: the room passes it on
+    "signal": ("to", "call", "text"),  # a message of loopback's (offer, answer, candidate), passed on unread
+    "ping": (),  # and when it was sent, a number of the sender's: "sent"
 }
-ROOM_SAYS: dict[str, tuple[str, ...]] = {
-    "welcome": (),  # and the list of the people
+PEOPLE_HEAR: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(CALL_WORDS, ("from", "call")),
+    "signal": ("from", "call", "text"),
+    "welcome": (),  # and the list of the people who were there before
     "full": (),
     "taken": (),
+    "refused": ("why",),  # what was said last, or the name
     "arrived": ("from",),
     "left": ("from",),
+    "servers": ("call",),  # and what an RTCPeerConnection of that call needs: iceServers, relayOnly
+    "pong": (),  # and "sent" of the ping, and "at": the room's clock in ms
 }
-CALL_MESSAGES = PEOPLE_SAY | ROOM_SAYS  # each type, and the texts it must have
 
 # (state, what happens) -> (next state, what is done). What happens is a key that a person presses, a message heard,
-# the time running out (PATIENCE), or news of the media. What is not here is refused by its name. "take" makes a call
-# that was heard of the present one; "send" speaks to the other one of the present call, "reply" to whoever just spoke.
+# the time running out (PATIENCE), news of the media, or of the way to the server. What is not here is refused by its
+# name. "take" makes a call that was heard of the present one; "send" speaks to the other one of the present call,
+# "reply" to whoever just spoke.
 CALL_CONTROL: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("away", "press join"): ("joining", ("send join",)),
     ("joining", "hear welcome"): ("idle", ()),
     ("joining", "hear full"): ("away", ()),  # all places of the room are taken
     ("joining", "hear taken"): ("away", ()),  # somebody there has the same name
+    ("joining", "hear refused"): ("away", ()),  # not a name
     ("joining", "time-out"): ("away", ("send leave",)),  # we may be in, and the welcome was lost
     ("idle", "press call"): ("calling", ("take", "send call")),
     ("idle", "hear call"): ("ringing", ("take", "send ringing")),
@@ -52,7 +64,7 @@ CALL_CONTROL: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("idle", "press leave"): ("away", ("send leave",)),
     # The caller, while it rings over there
     ("calling", "hear ringing"): ("calling", ()),
-    ("calling", "hear accept"): ("connecting", ("negotiate",)),
+    ("calling", "hear accept"): ("connecting", ()),
     ("calling", "hear reject"): ("idle", ()),
     ("calling", "hear busy"): ("idle", ()),
     ("calling", "hear left"): ("idle", ()),
@@ -74,6 +86,7 @@ CALL_CONTROL: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("ringing", "press leave"): ("away", ("send reject", "send leave")),
     ("ringing", "time-out"): ("idle", ()),
     # Both, while offer and answer, ICE and DTLS do their work
+    ("connecting", "hear servers"): ("connecting", ("negotiate",)),  # the room has passed on the accept
     ("connecting", "media connected"): ("in call", ()),
     ("connecting", "media failed"): ("idle", ("send bye", "close")),
     ("connecting", "hear bye"): ("idle", ("close",)),
@@ -91,24 +104,52 @@ CALL_CONTROL: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("in call", "hear accept of an old call"): ("in call", ("reply bye",)),
     ("in call", "press hang up"): ("idle", ("send bye", "close")),
     ("in call", "press leave"): ("away", ("send bye", "close", "send leave")),
+    # The way to the server ends, and is there again. A call that is set up needs no server.
+    ("joining", "server lost"): ("away", ()),
+    ("idle", "server lost"): ("away", ()),
+    ("calling", "server lost"): ("away", ()),
+    ("ringing", "server lost"): ("away", ()),
+    ("connecting", "server lost"): ("connecting", ()),  # the media may get through; if not, they fail
+    ("in call", "server lost"): ("in call", ()),
+    ("away", "server back"): ("joining", ("send join",)),
+    ("idle", "server back"): ("joining", ("send join",)),  # the call ended meanwhile, or we were not let in
+    ("connecting", "server back"): ("connecting", ("send join",)),
+    ("connecting", "hear welcome"): ("connecting", ()),
+    ("in call", "server back"): ("in call", ("send join",)),
+    ("in call", "hear welcome"): ("in call", ()),
+    ("in call", "hear full"): ("in call", ()),  # and not in the room
+    ("in call", "hear taken"): ("in call", ()),
 }
 
 PATIENCE = {"joining": 5.0, "calling": 20.0, "ringing": 25.0, "connecting": 15.0}  # seconds until the time-out
+LONGEST_NAME = 40  # letters
+
+
+class Entrance(Protocol):
+    """What a phone needs of a room: the Room itself, or the way to one on a server."""
+
+    def enter(self, hear: Callable[[str], None]) -> Callable[[str], None]: ...
 
 
 class Phone:
     """One person's side of call control: where in the table they are, and with whom.
 
-    It has no clock and no network: `send` takes a message's text to the room, `act` is told "negotiate" or "close".
+    It has no clock and no network: `send` takes a message's text to the room; `act` is told "negotiate" or "close".
     """
 
-    def __init__(self, name: str, room: Room, act: Callable[[Phone, str], None], log: Log) -> None:
+    def __init__(self, name: str, room: Entrance, act: Callable[[Phone, str], None], log: Log) -> None:
         self.name, self.act, self.log = name, act, log
         self.send = room.enter(self.hear)
+        self.on_signal: Callable[[str], None] = lambda text: None  # a message of loopback's, of the present call
+        self.on_pong: Callable[[Message], None] = lambda message: None
         self.state, self.other, self.call = "away", "", ""
+        self.servers: Message = {}  # of the present call, for an RTCPeerConnection
+        self.calls = False  # whether the present call is one that this person made
+        self.inside = False  # whether the room has let us in
         self.why = ""  # what happened last
         self.people: list[str] = []  # the others in the room
         self.waited = 0.0  # seconds in this state
+        self._known: set[str] = set()  # who was there before the server was lost: their return is no news
         self._heard: deque[str] = deque(maxlen=100)  # calls heard of: a doubled message rings only once
 
     def __str__(self) -> str:
@@ -128,7 +169,7 @@ class Phone:
     def hear(self, text: str) -> None:
         """Take a message from the room."""
         try:
-            message = parse_message(text, CALL_MESSAGES)
+            message = parse_message(text, PEOPLE_HEAR)
             people = message.get("people", [])
             if not isinstance(people, list) or not all(isinstance(name, str) for name in people):
                 raise SignallingError("people must be a list of texts")
@@ -136,17 +177,35 @@ class Phone:
             self.log(self.name, "refused message", str(error))
             return
         kind, sender, call = message["type"], message.get("from", ""), message.get("call", "")
-        if kind == "welcome" and self.state == "joining":
-            self.people = people
         if kind in ("arrived", "left"):
             self.people = [name for name in self.people if name != sender] + [sender] * (kind == "arrived")
-        if kind == "arrived" or (kind == "left" and sender != self.other):
-            self.log(self.name, "hear that", f"{sender} {kind}")
+        if kind == "pong":
+            self.on_pong(message)
+        elif kind == "signal":
+            self._hear_signal(message)
+        elif kind == "arrived" or (kind == "left" and sender != self.other):
+            if kind == "left" or sender not in self._known:
+                self.log(self.name, "hear that", f"{sender} {kind}")
+            self._known.discard(sender)
+        elif kind == "refused" and self.state != "joining":
+            self.log(self.name, "hear refused", message["why"])
         elif kind == "call":
             self._happens(f"hear {self._which_call(sender, call)}", sender, call)
         else:
-            old = " of an old call" if call != self.call and "call" in CALL_MESSAGES[kind] else ""
+            if kind == "welcome" and not self.inside and self.state in ("joining", "connecting", "in call"):
+                self.people, self.inside, self._known = people, True, self._known - {*people}
+            old = " of an old call" if call != self.call and "call" in PEOPLE_HEAR[kind] else ""
+            if kind == "servers" and not old and self.state == "connecting":
+                old, self.servers = " again" if self.servers else "", message
             self._happens(f"hear {kind}{old}", sender, call)
+
+    def _hear_signal(self, message: Message) -> None:
+        ours = (message["from"], message["call"]) == (self.other, self.call)
+        if ours and self.servers:
+            self.on_signal(message["text"])
+        else:
+            old = "" if ours else " of an old call"
+            self.log(self.name, f"refused hear signal{old}", f"in state {self.state}")
 
     def _which_call(self, sender: str, call: str) -> str:
         if call in self._heard:
@@ -161,6 +220,12 @@ class Phone:
     def media(self, news: str) -> None:
         """Take news of the media: "connected" or "failed"."""
         self._happens(f"media {news}", self.other, self.call)
+
+    def server(self, news: str) -> None:
+        """Take news of the way to the server: "lost", or "back" to come in again."""
+        if news == "lost":
+            self._known, self.people, self.inside = {*self._known, *self.people}, [], False
+        self._happens(f"server {news}", self.other, self.call)
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
@@ -181,7 +246,7 @@ class Phone:
         for action in does:
             verb, _, kind = action.partition(" ")
             if verb == "take":
-                self.other, self.call = who, call
+                self.other, self.call, self.calls = who, call, what == "press call"
             elif verb == "send":
                 self._say(kind, self.other, self.call)
             elif verb == "reply":
@@ -189,55 +254,98 @@ class Phone:
             else:
                 self.act(self, verb)
         if self.state in ("away", "idle"):
-            self.other, self.call = "", ""
+            self.other, self.call, self.servers = "", "", {}
+        self.inside = self.inside and self.state != "away"
 
     def _say(self, kind: str, to: str, call: str) -> None:
         self.log(self.name, f"send {kind}", to)
-        self.send(json.dumps({"type": kind, "from": self.name, "to": to, "call": call}))
+        texts = {"name": self.name, "to": to, "call": call}
+        self.send(json.dumps({"type": kind} | {text: texts[text] for text in PEOPLE_SAY[kind]}))
+
+
+@dataclass(eq=False)
+class Guest:
+    """Somebody at the door of a room, or inside."""
+
+    hear: Callable[[str], None]
+    name: str = ""  # "" at the door
+    rang: tuple[str, str] = ("", "")  # whom they called last, and the call
+
+    def told(self, message: Message) -> None:
+        """Let them hear it soon: after what they were told before, and not within what they say."""
+        asyncio.get_running_loop().call_soon(self.hear, json.dumps(message))
 
 
 class Room:
-    """Where people meet. It knows who is there, and passes on what they say: on the net, a server. It sees no media."""
+    """Where people meet. It knows who is there, and passes on what they say: on the net, a server. It sees no media.
 
-    def __init__(self, places: int, log: Log | None = None) -> None:
+    `servers` is what the two of a call need to reach each other: {"iceServers": [...], "relayOnly": bool}.
+    """
+
+    def __init__(self, places: int, log: Log | None = None, servers: Message | None = None) -> None:
         self.places, self.log = places, Log() if log is None else log
-        self.people: dict[str, Callable[[str], None]] = {}  # name: how to reach them
+        self.servers = servers or {"iceServers": [], "relayOnly": False}
+        self.people: dict[str, Guest] = {}
 
     def enter(self, hear: Callable[[str], None]) -> Callable[[str], None]:
         """Return how someone who hears in that way can speak to the room. What is said is heard soon, in order."""
-
-        def reach(text: str) -> None:
-            asyncio.get_running_loop().call_soon(hear, text)
+        guest = Guest(hear)
 
         def speak(text: str) -> None:
             try:
-                self._pass_on(text, reach)
+                self._take(parse_message(text, PEOPLE_SAY), guest)
             except SignallingError as error:
-                self.log("room", "refused message", str(error))
+                self.log("room", "refused message", f"{guest.name or 'at the door'}: {error}")
+                guest.told({"type": "refused", "why": str(error)})
 
         return speak
 
-    def _pass_on(self, text: str, reach: Callable[[str], None]) -> None:
-        message = parse_message(text, PEOPLE_SAY)
-        kind, name = message["type"], message["from"]
-        if kind == "join":
-            people = [*self.people]
-            inside = name in people or reach in self.people.values()  # one who speaks has one name
-            refusal = "taken" if inside else "full" if len(people) >= self.places else ""
-            reach(json.dumps({"type": refusal or "welcome", "people": people}))
-            if not refusal:
-                self.people[name] = reach
-                self._tell(people, {"type": "arrived", "from": name})
-        elif self.people.get(name) is not reach:
-            raise SignallingError(f"{kind} in the name of {name}, who did not come in here")
-        elif kind == "leave":
-            del self.people[name]
-            self._tell([*self.people], {"type": "left", "from": name})
+    def _take(self, message: Message, guest: Guest) -> None:
+        kind, inside = message["type"], self.people.get(guest.name) is guest
+        if kind == "ping":
+            guest.told({"type": "pong", "sent": message.get("sent"), "at": self.log.now() * 1000})
+        elif kind == "join":
+            self._join(check_name(message["name"]), guest, inside)
+        elif kind == "leave":  # also the last word of everybody whose way to the room has ended
+            if inside:
+                del self.people[guest.name]
+                self._tell_all({"type": "left", "from": guest.name})
+        elif not inside:
+            raise SignallingError(f"{kind} of somebody who is not in the room")
         elif message["to"] in self.people:
-            self.people[message["to"]](text)
+            self._pass_on(message, guest, self.people[message["to"]])
         else:
-            reach(json.dumps({"type": "left", "from": message["to"]}))
+            guest.told({"type": "left", "from": message["to"]})
 
-    def _tell(self, people: list[str], news: Message) -> None:
-        for person in people:
-            self.people[person](json.dumps(news))
+    def _join(self, name: str, guest: Guest, inside: bool) -> None:
+        people = [*self.people]
+        taken = inside or name in people  # one who speaks has one name
+        refusal = "taken" if taken else "full" if len(people) >= self.places else ""
+        guest.told({"type": refusal} if refusal else {"type": "welcome", "people": people})
+        if not refusal:
+            self._tell_all({"type": "arrived", "from": name})
+            guest.name, self.people[name] = name, guest
+
+    def _pass_on(self, message: Message, guest: Guest, to: Guest) -> None:
+        kind, call = message["type"], message["call"]
+        self.log("room", kind, f"{guest.name} → {to.name}")
+        to.told(
+            {"type": kind, "from": guest.name, **{name: message[name] for name in PEOPLE_SAY[kind] if name != "to"}}
+        )
+        if kind == "call":
+            guest.rang = (to.name, call)
+        elif kind == "accept" and to.rang == (guest.name, call):  # nobody gets a password by an accept of no call
+            for one in (to, guest):
+                one.told({"type": "servers", "call": call, **self.servers})
+
+    def _tell_all(self, news: Message) -> None:
+        self.log("room", news["type"], news["from"])
+        for person in self.people.values():
+            person.told(news)
+
+
+def check_name(name: str) -> str:
+    """Return a name that a person may have. Raises SignallingError for another."""
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name != name.strip():
+        raise SignallingError(f"a name has 1 to {LONGEST_NAME} letters that can be shown, the first and last no space")
+    return name

@@ -20,7 +20,7 @@ from aiortc import RTCConfiguration, RTCIceServer
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcicetransport import connection_kwargs, parse_stun_turn_uri
 
-from loopback import NO_SERVERS, CallError, printable
+from loopback import NO_SERVERS, CallError, Message, printable
 
 PASSWORD = "LOOPBACK_ICE_PASSWORD"
 
@@ -65,3 +65,14 @@ def check_uri(uri: str) -> str:
     if not connection_kwargs([RTCIceServer(uri)]):  # aiortc would pass over it in silence
         raise CallError(f"{shown}: aiortc has no {parsed['scheme']}: of that transport")
     return str(parsed["scheme"]).removesuffix("s")
+
+
+def as_json(configuration: RTCConfiguration) -> Message:
+    """Return what the two ends of a call are told of it, as a browser's RTCConfiguration has it (W3C webrtc-pc,
+    section 4.2.1), with the password: they cannot do without."""
+    named = [
+        {"urls": server.urls, "username": server.username, "credential": server.credential}
+        for server in configuration.iceServers or []
+    ]
+    servers = [{name: text for name, text in server.items() if text} for server in named]
+    return {"iceServers": servers, "relayOnly": configuration.iceTransportPolicy is RTCIceTransportPolicy.RELAY}
