@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 # Started as a folder, Python looks for modules in it; this package is beside it, and loopback.py one above.
-HERE = Path(__file__).resolve().parent
-sys.path[:] = [str(HERE.parent), str(HERE.parents[1]), *(place for place in sys.path if Path(place).resolve() != HERE)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
 
 import loopback  # first: it imports cv2 before aiortc
 

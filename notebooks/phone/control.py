@@ -188,7 +188,7 @@ class Phone:
                 self.log(self.name, "hear that", f"{sender} {kind}")
             self._known.discard(sender)
         elif kind == "refused" and self.state != "joining":
-            self.log(self.name, "hear refused", message["why"])
+            self.log(self.name, "hear that", f"refused: {message['why']}")
         elif kind == "call":
             self._happens(f"hear {self._which_call(sender, call)}", sender, call)
         else:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import ipaddress
-import json
 import ssl
 import time
 from collections.abc import Awaitable, Callable
