@@ -1,32 +1,38 @@
-"""The laboratory: what the lessons look at a call with.
+"""The laboratory: what the lessons look at a call with, and what keeps their cells in order.
 
-live    both pictures, moving, in a cell         ice     candidates, pairs, priorities
-draw    sequence diagram and time line           wire    every datagram, decoded
-knows   what each peer knows, and its states     faults  loss, delay, changed messages
-sdp     each line of an SDP, explained           check   questions with checked answers
-                                                 code    listings, Python beside JavaScript
+live    both pictures, moving, in a cell         sdp      each line of an SDP, explained
+draw    sequence diagram, time line, table       ice      candidates, pairs, priorities
+knows   what each peer knows, and its states     wire     every datagram, decoded
+code    listings, Python beside JavaScript       faults   loss, delay, changed messages
+check   questions with checked answers           nat      machines behind NATs, a relay, what they let through
+bench   a section's state, a steady clock        bare     RTCPeerConnections without a Peer around them
+answers what the lessons' checks take as right   private  the names that aiortc keeps to itself
 """
 
 import loopback  # noqa: F401  first: it imports cv2 before aiortc, which has to be so in every process  # isort: skip
 
+from .bench import call_after, steady
 from .check import check, expect, outcome, predict, quiz
 from .code import beside, listing
 from .draw import sequence, timeline
 from .faults import Cut, Delay, Loss, Reorder, change, delay, double, drop, faulty, hold
 from .ice import candidate_table, pair_priority, pair_table, priority, split_priority
 from .knows import strip
-from .live import picture, watch
+from .live import Painted, new_picture, picture, watch
+from .packets import decode, handshake, hexdump
 from .sdp import Explanation, compare, edit, explain, sdp_table
-from .wire import Tap, decode, handshake, hexdump
+from .wire import Tap
 
 __all__ = [
     "Cut",
     "Delay",
     "Explanation",
     "Loss",
+    "Painted",
     "Reorder",
     "Tap",
     "beside",
+    "call_after",
     "candidate_table",
     "change",
     "check",
@@ -43,6 +49,7 @@ __all__ = [
     "hexdump",
     "hold",
     "listing",
+    "new_picture",
     "outcome",
     "pair_priority",
     "pair_table",
@@ -53,6 +60,7 @@ __all__ = [
     "sdp_table",
     "sequence",
     "split_priority",
+    "steady",
     "strip",
     "timeline",
     "watch",

@@ -3,43 +3,190 @@
 The right answers of a lesson are registered by the module `lab.answers.lesson_NN`, which is imported the first time a
 name that begins with `NN` is asked for:
 
-    from lab.check import Question, register, register_quiz
+    from lab.check import Case, Question, api_call, register, register_quiz
 
-    register("01 states", right="have-local-offer", look="the strip after setLocalDescription", why="an offer is out")
+    register("01 state", right="have-local-offer", look="the strip after setLocalDescription", why="an offer is out")
+    register("01 call", right=api_call("setRemoteDescription"), look="the first blue box at pc2")
     register("01 ports", right=lambda answer, call: answer == len(call.pc2.remote_candidates), look="pc1's candidates")
-    register_quiz("01", Question("Which peer is controlling?", ("pc1", "pc2"), "a", "the offering one, RFC 8445 6.1.1"))
+    register("01 polite", cases=[Case((True, "stable", "offer"), "take")], look="the table")
+    register_quiz("01", Question("Who is controlling?", ("pc1", "pc2"), "a", "the offering one", look="Who leads"))
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import html
 import importlib
 import importlib.util
+import linecache
+import math
+import re
+import reprlib
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from pathlib import Path
 from types import EllipsisType, TracebackType
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
+import numpy as np
 from IPython.display import HTML, display
 
 from .draw import Cell, table
 
+LESSONS = Path(__file__).resolve().parents[1]
+OURS = __name__.partition(".")[0]
+
+
+class Mistake(ValueError):  # noqa: N818  it is a learner's, and shown to one
+    """A mistake of the learner's, in one line that says where. A cell shows it without a traceback."""
+
+
+# ---- Whether two answers are the same --------------------------------------------------------------------------------
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+TRUTHS = {"yes": True, "true": True, "no": False, "false": False}
+
+
+def same(answer: Any, right: Any) -> bool:
+    """Whether an answer means the same as the right one: in the words a person would use, list or tuple, number or
+    text. A set as the right answer wants its members in any order."""
+    answer, right = plain(answer), plain(right)
+    if isinstance(right, bool):
+        return truth(answer) is right
+    if isinstance(right, int | float):
+        given = number(answer)
+        return given is not None and math.isclose(given, right, rel_tol=1e-9)
+    if isinstance(right, str):
+        if (wanted := number(right)) is not None:
+            return number(answer) == wanted
+        return spelled(answer, right) or (truth(right) is not None and truth(answer) is truth(right))
+    if isinstance(right, AbstractSet):
+        given = members(answer)
+        return len(given) == len(right) and all(any(same(one, other) for one in given) for other in right)
+    if isinstance(right, list | tuple):
+        if isinstance(answer, str):
+            return spelled(answer, " ".join(map(str, right)))
+        given = members(answer)
+        return len(given) == len(right) and all(map(same, given, right))
+    if isinstance(right, dict):
+        return isinstance(answer, dict) and same(sorted(answer.items(), key=str), sorted(right.items(), key=str))
+    return bool(answer == right)
+
+
+def plain(value: Any) -> Any:
+    """Return numpy's values as Python's own."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def truth(answer: Any) -> bool | None:
+    """Return the yes or no in an answer, None where there is neither."""
+    if isinstance(answer, str):
+        return TRUTHS.get(answer.strip(" .!\"'").casefold(), {"1": True, "0": False}.get(answer.strip()))
+    return bool(answer) if isinstance(answer, bool | int | float) and answer in (0, 1) else None
+
+
+def number(answer: Any) -> float | None:
+    """Return the number in an answer, None where there is none. A yes to the question "how many" is none."""
+    if isinstance(answer, str):
+        text = answer.strip(" .\"'").casefold()
+        text = text.replace(",", "") if re.fullmatch(r"\d{1,3}(,\d{3})+", text) else text
+        if text in NUMBERS:
+            return NUMBERS.index(text)
+        return float(text) if re.fullmatch(r"[-+]?\d+(\.\d+)?", text) else None
+    return answer if isinstance(answer, int | float) and not isinstance(answer, bool) else None
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text, without what stands between them: "Have-Local-Offer" has three, "H.264" one."""
+    text = re.sub(r"(?<!\d)\.|\.(?!\d)", "", text.casefold())
+    return [word for word in re.split(r"[\s,;:_\-\"'()\[\]{}]+", text) if word and word != "the"] or [""]
+
+
+def spelled(answer: Any, right: str) -> bool:
+    """Whether an answer, a text or several, has the same words; where there are no digits, spaces do not matter. The
+    clock rate behind a codec ("VP8/90000") is no part of its name."""
+    text = " ".join(map(str, members(answer)))
+    given, wanted = words(text if "/" in right else re.sub(r"(/\d+)+$", "", text)), words(right)
+    return given == wanted or ("".join(given) == "".join(wanted) and not re.search(r"\d", right))
+
+
+def members(answer: Any) -> list[Any]:
+    """Return what is in an answer of several things; a text is cut at its commas and spaces."""
+    if isinstance(answer, str):
+        return [word for word in re.split(r"[\s,;]+", answer.strip(" ()[]{}")) if word]
+    return list(answer) if isinstance(answer, Iterable) else [answer]
+
+
+def api_call(name: str) -> Callable[..., bool]:
+    """Return what says whether an answer is that call, with or without object and brackets:
+    "pc2.setRemoteDescription(offer)"."""
+
+    def is_it(answer: Any, **facts: Any) -> bool:
+        text = answer if isinstance(answer, str) else getattr(answer, "__name__", "")
+        return re.sub(r"^(await\s+)?\w+[.\s]+(?=\w)|\(.*$|\s", "", text.strip()).casefold() == name.casefold()
+
+    return is_it
+
+
+# ---- Registering -----------------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """One call of a learner's function: its arguments, what it has to return, and words for the arguments."""
+
+    arguments: tuple[Any, ...]
+    expected: Any
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or _short(self.arguments)
+
+
+Cases = Iterable[Case] | Callable[..., Iterable[Case]]
+
 
 @dataclass(frozen=True)
 class Expected:
-    """The right answer of an exercise: a value, or a function that is given the answer (and facts) and says yes."""
+    """The right answer of an exercise: a value, or several, or a function that is given the answer (and facts) and
+    returns whether it is right or, as a text, what is wrong with it; or cases for a learner's function."""
 
     right: Any
+    also: tuple[Any, ...]
+    cases: Cases | None
     look: str  # where to look when the answer is not right
     why: str  # said when it is
 
-    def accepts(self, answer: Any, facts: dict[str, Any]) -> bool:
-        """Whether an answer is right."""
-        if callable(self.right):
-            return bool(self.right(answer, **facts))
-        if isinstance(answer, str) and isinstance(self.right, str):
-            return answer.strip().casefold() == self.right.casefold()
-        # True == 1: a yes to the question "how many" is no answer.
-        return bool(answer == self.right) and isinstance(answer, bool) == isinstance(self.right, bool)
+    def fault(self, answer: Any, facts: dict[str, Any]) -> str | None:
+        """Return what is wrong with an answer, None when it is right."""
+        if self.cases is not None:
+            return _fault_in_cases(answer, self.cases(**facts) if callable(self.cases) else self.cases)
+        shown = getattr(answer, "__name__", _short(answer))  # a function by its name, not by where it lies
+        if not callable(self.right):
+            if any(same(answer, right) for right in (self.right, *self.also)):
+                return None
+            more = ": a number is asked for" if _is_number(self.right) and number(plain(answer)) is None else ""
+            return f"{shown} is not it{more}"
+        try:
+            verdict = self.right(answer, **facts)
+        except Exception as error:  # noqa: BLE001  of any kind: the answer may be a learner's function
+            return blamed(error, answer) or f"{shown} cannot be it ({type(error).__name__})"
+        if isinstance(verdict, str):
+            return verdict
+        return None if verdict else f"{shown} is not it"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    limits = reprlib.Repr()
+    limits.maxstring = limits.maxother = 60
+    limits.maxtuple = limits.maxlist = 8
+    return limits.repr(plain(value))
 
 
 @dataclass(frozen=True)
@@ -50,6 +197,7 @@ class Question:
     options: tuple[str, ...]
     right: str
     why: str
+    look: str = ""  # the lesson's heading under which the answer is
 
     def __post_init__(self) -> None:
         if self.right not in self.letters:
@@ -64,16 +212,32 @@ class Question:
 _expected: dict[str, Expected] = {}
 _quizzes: dict[str, tuple[Question, ...]] = {}
 _predictions: dict[str, Any] = {}
+_mistakes: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # in learners' functions, noted where they ran
 
 
-def register(name: str, right: Any, look: str, why: str = "") -> None:
-    """Give an exercise its right answer. The name begins with the lesson's two digits."""
-    _expected[name] = Expected(right, look, why)
+def register(
+    name: str,
+    right: Any = None,
+    look: str = "",
+    why: str = "",
+    *,
+    also: tuple[Any, ...] = (),
+    cases: Cases | None = None,
+) -> None:
+    """Give an exercise its right answer, or the cases of a function. The name begins with the lesson's two digits.
+    `also` are other words for it."""
+    _expected[name] = Expected(right, also, cases, look, why)
 
 
 def register_quiz(lesson: str, *questions: Question) -> None:
     """Give a lesson its recap."""
     _quizzes[lesson] = questions
+
+
+def questions_of(lesson: str) -> tuple[Question, ...]:
+    """Return the questions of a lesson's recap. Raises Mistake where there is none."""
+    found: tuple[Question, ...] = _find(_quizzes, lesson)
+    return found
 
 
 def _find(known: dict[str, Any], name: str) -> Any:
@@ -82,40 +246,108 @@ def _find(known: dict[str, Any], name: str) -> Any:
         if importlib.util.find_spec(f"{__package__}.answers") and importlib.util.find_spec(module):
             importlib.import_module(module)
     if name not in known:
-        raise ValueError(f"nothing is called {name!r}; there is {', '.join(sorted(known)) or 'nothing yet'}")
+        raise Mistake(f"nothing is called {name!r}; there is {', '.join(sorted(known)) or 'nothing yet'}")
     return known[name]
 
 
-def check(name: str, answer: Any, **facts: Any) -> None:
-    """Print whether an answer is right: "right: why", or "not yet: where to look". `facts` are what a registered
-    function needs beside the answer, such as the call."""
+# ---- A learner's function --------------------------------------------------------------------------------------------
+
+
+def blamed(error: BaseException, function: Any) -> str:
+    """Return in one line where a learner's function raised, "" where the error is none of its, or the function ours."""
+    function = function.func if isinstance(function, functools.partial) else function
+    code = getattr(function, "__code__", None)
+    if code is None or function.__module__.partition(".")[0] == OURS:
+        return ""
+    line = 0
+    step = error.__traceback__
+    while step:
+        if step.tb_frame.f_code.co_filename == code.co_filename:
+            line = step.tb_lineno
+        step = step.tb_next
+    wrong_call = isinstance(error, TypeError) and str(error).startswith(f"{function.__qualname__}()")
+    if not line and not wrong_call:
+        return ""
+    line = line or code.co_firstlineno
+    source = linecache.getline(code.co_filename, line).strip()
+    return f"your {function.__name__} raised {type(error).__name__}: {error}, in line {line} of its cell: {source}"
+
+
+def note_mistake(function: Any, words: str) -> None:
+    """Keep the first mistake that a learner's function has made where check() cannot see it."""
+    _mistakes.setdefault(function, words)
+
+
+def _fault_in_cases(function: Any, cases: Iterable[Case]) -> str | None:
+    if not callable(function):
+        return f"a function is asked for, {_short(function)} is none"
+    faults = []
+    cases = list(cases)
+    for case in cases:
+        arguments = [copy.copy(one) if isinstance(one, list | dict | set) else one for one in case.arguments]
+        try:
+            result = function(*arguments)
+        except Exception as error:  # noqa: BLE001  of any kind: the function is a learner's
+            faults.append(f"{case}: {blamed(error, function) or f'it raised {type(error).__name__}: {error}'}")
+        else:
+            if unanswered(result):
+                return "replace the dots by your answer"
+            if not same(result, case.expected):
+                faults.append(f"{case}: yours {_short(result)}, expected {_short(case.expected)}")
+    return f"{len(cases) - len(faults)} of {len(cases)}; {faults[0]}" if faults else None
+
+
+def unanswered(answer: Any) -> bool:
+    """Whether there are dots in an answer."""
+    return answer is ... or (isinstance(answer, list | tuple | set) and any(one is ... for one in answer))
+
+
+# ---- What a lesson calls ---------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """What says whether a measurement can be right: `lab.bench.steady`."""
+
+    @property
+    def steady(self) -> bool: ...
+
+
+def check(name: str, answer: Any, *, clock: Clock | None = None, **facts: Any) -> None:
+    """Print whether an answer is right: "right: why", or "not yet: what is wrong, where to look". `facts` are what a
+    registered function needs beside the answer, such as the call. No verdict where `clock` was not steady."""
     expected: Expected = _find(_expected, name)
-    if answer is ...:
+    if unanswered(answer):
         print(f"not yet: replace the dots by your answer. Look at {expected.look}.")
-    elif expected.accepts(answer, facts):
-        print(f"right: {expected.why}" if expected.why else "right")
+    elif clock is not None and not clock.steady:
+        print(f"no verdict: {clock}")
     else:
-        shown = getattr(answer, "__name__", repr(answer)[:60])  # a function by its name, not by where it lies
-        print(f"not yet: {shown} is not it. Look at {expected.look}.")
+        mistake = _mistakes.pop(answer, None) if callable(answer) else None
+        fault = mistake or expected.fault(answer, facts)
+        if fault:
+            print(f"not yet: {fault.rstrip('.')}. Look at {expected.look}.")
+        else:
+            print(f"right: {expected.why}" if expected.why else "right")
 
 
-def quiz(lesson: str, answers: str | EllipsisType | None = None) -> None:
+def quiz(lesson: str, answers: str | Iterable[Any] | EllipsisType | None = None) -> None:
     """Without answers, show the questions of a lesson's recap. With one letter a question, as in "abcab", say of each
     whether it is right, and why."""
-    questions: tuple[Question, ...] = _find(_quizzes, lesson)
+    questions = questions_of(lesson)
     if answers is None:
         display(_questions(questions))
         return
-    if answers is ...:
+    given = answers if isinstance(answers, str) else [*answers] if isinstance(answers, Iterable) else [answers]
+    if unanswered(given) or not all(isinstance(letter, str) for letter in given):
         print(f"not yet: replace the dots by {len(questions)} letters, one for each question.")
         return
-    given = "".join(letter for letter in answers.lower() if letter.isalnum())
-    if len(given) != len(questions):
-        print(f"not yet: {len(questions)} questions, but {len(given)} letters.")
+    letters = [letter for text in given for letter in text.lower() if letter.isalnum()]
+    if len(letters) != len(questions):
+        print(f"not yet: {len(questions)} questions, but {len(letters)} letters.")
         return
-    right = [letter == question.right for letter, question in zip(given, questions, strict=True)]
-    for number, (question, letter, good) in enumerate(zip(questions, given, right, strict=True), 1):
-        print(f"{number} {letter}  {question.why}" if good else f"{number} {letter}  think again: {question.text}")
+    right = [letter == question.right for letter, question in zip(letters, questions, strict=True)]
+    for place, (question, letter, good) in enumerate(zip(questions, letters, right, strict=True), 1):
+        where = f' Look under "{question.look}".' if question.look else ""
+        print(f"{place} {letter}  {question.why if good else f'think again: {question.text}{where}'}")
     print(f"{'right' if all(right) else 'not yet'}: {sum(right)} of {len(right)}")
 
 
@@ -129,23 +361,31 @@ def _questions(questions: tuple[Question, ...]) -> HTML:
 
 
 def predict(name: str, answer: Any) -> None:
-    """Note what you expect, before it is run."""
+    """Note what you expect, before it is run. Raises Mistake for a name under which the lesson has no outcome."""
+    known = outcomes(name[:2])
+    if known and name not in known:
+        raise Mistake(f"no prediction is called {name!r}; this lesson has {', '.join(sorted(known))}")
     _predictions[name] = answer
-    print("no prediction yet: replace the dots by your guess" if answer is ... else f"noted: {answer}")
+    print("no prediction yet: replace the dots by your guess" if unanswered(answer) else f"noted: {answer}")
 
 
-def outcome(name: str, value: Any) -> None:
-    """Print what happened beside what was predicted under the same name."""
+@functools.cache
+def outcomes(lesson: str) -> frozenset[str]:
+    """Return the names of the outcomes in the lesson with those two digits."""
+    texts = [path.read_text(encoding="utf-8") for path in LESSONS.glob(f"{lesson}_*.ipynb")]
+    return frozenset(name for text in texts for name in re.findall(r"outcome\(\\*[\"']([^\"'\\]+)", text))
+
+
+def outcome(name: str, value: Any, clock: Clock | None = None) -> None:
+    """Print what happened beside what was predicted under the same name; no verdict where `clock` was not steady."""
     guess = _predictions.get(name, ...)
-    if guess is ...:
+    if clock is not None and not clock.steady:
+        print(f"happened: {value}   no verdict: {clock}")
+    elif unanswered(guess):
         print(f"happened: {value}   (no prediction)")
     else:
-        same = guess.strip().casefold() == value.casefold() if _texts(guess, value) else guess == value
-        print(f"happened: {value}   predicted: {guess}   {'as predicted' if same else 'not as predicted'}")
-
-
-def _texts(*values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)
+        verdict = "as predicted" if same(guess, value) else "not as predicted"
+        print(f"happened: {value}   predicted: {guess}   {verdict}")
 
 
 class expect:  # noqa: N801  it reads as a statement: `with expect(InvalidStateError):`

@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Callable, Iterable
 
+from .check import Mistake, blamed
 from .wire import LAYERS, Datagram, Forward, Later
 
 __all__ = [
@@ -194,7 +195,18 @@ def change(kind: str, function: Callable[[str], str], field: str = "") -> Edit:
     name = field or next((name for name in ("sdp", "candidate") if name in fields), "")
     if name not in fields:
         raise ValueError(f"no text {name!r} in the message {kind}: there are {', '.join(fields) or 'none'}")
-    return _edit(kind, lambda message, send: send(message | {name: function(message[name])}))
+
+    def changed(message: loopback.Message, send: Send) -> None:
+        try:
+            text = function(message[name])
+        except Exception as error:
+            # Of any kind: the function is a learner's, who is told in one line.
+            raise (Mistake(words) if (words := blamed(error, function)) else error) from error
+        if not isinstance(text, str):
+            raise Mistake(f"your {function.__name__} returned {text!r:.40}, not a text")
+        send(message | {name: text})
+
+    return _edit(kind, changed)
 
 
 def delay(kind: str, seconds: float) -> Edit:
