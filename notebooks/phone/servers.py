@@ -76,3 +76,17 @@ def as_json(configuration: RTCConfiguration) -> Message:
     ]
     servers = [{name: text for name, text in server.items() if text} for server in named]
     return {"iceServers": servers, "relayOnly": configuration.iceTransportPolicy is RTCIceTransportPolicy.RELAY}
+
+
+def from_json(told: Message) -> RTCConfiguration:
+    """Return the configuration of a peer, from what as_json has made of another one. Raises CallError."""
+    servers = told.get("iceServers", [])
+    if not isinstance(servers, list) or not all(isinstance(server, dict) for server in servers):
+        raise CallError("the server's list of STUN and TURN servers is none: is it the phone's server?")
+    texts = [{name: str(text) for name, text in server.items()} for server in servers]
+    kinds = [check_uri(server.get("urls", "")) for server in texts]
+    if len(set(kinds)) < len(kinds):
+        raise CallError("aiortc uses one STUN and one TURN server: the server names more")
+    policy = RTCIceTransportPolicy.RELAY if told.get("relayOnly") is True else RTCIceTransportPolicy.ALL
+    named = [IceServer(server["urls"], server.get("username"), server.get("credential")) for server in texts]
+    return dataclasses.replace(NO_SERVERS, iceServers=list[RTCIceServer](named), iceTransportPolicy=policy)
