@@ -1,12 +1,10 @@
-"""Toy NATs on 127.0.0.1, real ICE across them, and a real TURN server where one is installed.
+"""Toy NATs on 127.0.0.1, and real ICE across them.
 
 Machine("server")                         a machine on the open net, or behind a NAT: send(), await receive()
 Nat("symmetric")                          a NAT; .table() shows its mappings and what became of the last datagrams
 Homes({call.pc1: one, call.pc2: two})     while open, the sockets of these peers are behind these NATs
+at_home("symmetric", configuration)       a call, each peer behind such a NAT, and the two NATs
 await nat_matrix(server)                  each kind against each, measured
-Coturn()                                  coturn on 127.0.0.1; where it is not installed, recorded runs
-paths({"direct": one, "relayed": two})    what a relay costs, as a table
-ways({"direct": one, "relayed": two})     the same as a figure: how long each media datagram was under way
 
 Every socket is bound to 127.0.0.1, so all machines have one IP address. The toy net takes them apart by their ports:
 the ports of one machine or NAT count as one address, and a port behind a NAT is a private address that nobody outside
@@ -18,36 +16,23 @@ from __future__ import annotations
 import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
 import asyncio
-import atexit
-import base64
 import contextlib
 import functools
-import json
-import secrets
-import shutil
-import signal
 import socket
-import statistics
-import subprocess
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import aioice
-import cv2
-import numpy as np
-from aiortc import RTCIceServer, RTCIceTransportPolicy
+from aiortc import RTCConfiguration
 
 from . import private
 from .draw import BAD, INK, SOFT, Canvas, Drawing
 from .sdp import GREEN, RED, Table
-from .wire import Tap
 
-__all__ = ["KINDS", "Coturn", "Homes", "Kind", "Machine", "Nat", "Run", "carry", "named", "nat_matrix", "paths", "ways"]
+__all__ = ["KINDS", "Homes", "Kind", "Machine", "Nat", "at_home", "named", "nat_matrix"]
 
 HERE = "127.0.0.1"
 Address = tuple[str, int]
@@ -277,12 +262,14 @@ class Nat(Box):
     def table(self, fate: str = "") -> NatTable:
         """Return the mappings, and what became of the datagrams since the last table, repetitions left out.
 
-        `fate` is how a fate begins that is of interest: "dropped".
+        `fate` is how a fate begins that is of interest: "dropped"; then what leaves stands first.
         """
         bindings: list[tuple[str, ...]] = [
             (called(one.inside), called(one.outside), self._used_for(one), self._lets_in(one)) for one in self.bindings
         ]
         passages: list[tuple[str, ...]] = list(dict.fromkeys(one for one in self.passages if one.fate.startswith(fate)))
+        if fate:  # which of them came first differs from run to run
+            passages.sort(key=lambda one: one[0] != "out")
         self.passages.clear()
         title = f"{self.name}: {self.mapping} mapping, {self.filtering} filtering"
         head = ("inside", "outside, as the net sees it", "used for datagrams to", "lets in datagrams from")
@@ -424,6 +411,21 @@ def _connection_made(protocol: aioice.ice.StunProtocol, transport: Any) -> None:
         Homes._original(protocol, transport)
 
 
+def at_home(kind: str, configuration: RTCConfiguration, **options: Any) -> tuple[loopback.Call, Nat, Nat]:
+    """Return a call whose peers are at home, each behind a NAT of that kind, and the NATs; they go with the call."""
+    call = loopback.Call(loopback.SyntheticSource(320, 240, 30), configuration=configuration, **options)
+    nats = Nat(kind, "NAT 1"), Nat(kind, "NAT 2")
+    homes = Homes(dict(zip(call.peers, nats, strict=True))).open()
+
+    def leave() -> None:
+        if {peer.pc.connectionState for peer in call.peers} == {"closed"}:
+            homes.close()
+
+    for peer in call.peers:
+        peer.pc.on("connectionstatechange", leave)
+    return call, *nats
+
+
 def _deliver(protocol: aioice.ice.StunProtocol, data: bytes, source: Address) -> None:
     protocol.datagram_received(data, source)  # looked up now: a loopback.GuardedSocket has one of its own
 
@@ -519,250 +521,3 @@ def _drawn(meetings: Mapping[tuple[str, str], Meeting]) -> Canvas:
 async def nat_matrix(server: Address, deadline: float = 2.0) -> NatMatrix:
     """Run ICE between peers behind each two kinds of NAT, all sixteen at once, with that STUN server."""
     return NatMatrix(await asyncio.gather(*(meet(one, two, server, deadline) for one in KINDS for two in KINDS)))
-
-
-# ---- A relay ---------------------------------------------------------------------------------------------------------
-
-RECORDED = Path(__file__).with_name("relay_runs.json")
-HALT = 0.4  # s for which the server stands still
-
-
-@dataclass
-class Run:
-    """What a call over one way has shown. `recorded` says when and with what, where it was not run here and now."""
-
-    candidates: list[str]  # pc1's own, as lines of an SDP
-    pair: str  # selected, as pc1 sees it
-    connected_ms: float  # from making the peers
-    datagrams: list[tuple[str, ...]]  # pc1's: layer, number sent, to whom, number received, from whom
-    ways: list[tuple[float, float]]  # of media datagrams: when they left pc1, in s after the halt, and ms until pc2
-    delay_ms: float  # median time of a picture, from captured to decoded
-    received: int  # pictures
-    misread: int
-    while_halted: int  # pictures received while the server stood still
-    jpeg: str  # the newest picture received, base64
-    recorded: str = ""
-
-    @property
-    def path_ms(self) -> float:
-        """Median time of a media datagram from pc1 to pc2, before the halt."""
-        return statistics.median(way for left, way in self.ways if left < 0)
-
-    @property
-    def picture(self) -> loopback.Picture:
-        """The newest picture received."""
-        decoded = cv2.imdecode(np.frombuffer(base64.b64decode(self.jpeg), np.uint8), cv2.IMREAD_COLOR)
-        assert decoded is not None, "this is no JPEG"
-        return decoded
-
-    @property
-    def wire(self) -> Table:
-        """pc1's datagrams as its tap saw them: how many went where, and came from where."""
-        head = ("pc1's", "sent", "to", "received", "from")
-        return Table(head, [(self.recorded, self.datagrams)], (12, 12, 32, 12, 32), code=(2, 4))
-
-    @classmethod
-    def read(cls, name: str) -> Run:
-        """Return a recorded run."""
-        stored = json.loads(RECORDED.read_text(encoding="utf-8"))[name]
-        return cls(**stored | {name: [tuple(row) for row in stored[name]] for name in ("datagrams", "ways")})
-
-    def __repr__(self) -> str:
-        said = f" ({self.recorded})" if self.recorded else ""
-        return f"{self.pair}{said}"
-
-
-class Coturn:
-    """The STUN and TURN server coturn on 127.0.0.1, with a password made up for this run.
-
-    Where it is not installed it does not run, and carry() returns the recorded run.
-    """
-
-    OPTIONS: ClassVar[tuple[str, ...]] = (
-        *("-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", "--allow-loopback-peers"),
-        *("--lt-cred-mech", "--realm=loopback", "--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout"),
-    )
-
-    def __init__(self) -> None:
-        self.user, self.password = "learner", secrets.token_hex(16)
-        self.port = _free_port()
-        self.program = shutil.which("turnserver")
-        self._process: asyncio.subprocess.Process | None = None
-        self._stack = contextlib.ExitStack()
-
-    @property
-    def running(self) -> bool:
-        """Whether it is there."""
-        return self._process is not None
-
-    @property
-    def ice_server(self) -> RTCIceServer:
-        """What a peer has to know of it."""
-        return RTCIceServer(f"turn:{HERE}:{self.port}", username=self.user, credential=self.password)
-
-    async def start(self) -> Coturn:
-        """Start the server, where it is installed, and wait until it answers. Raises CallError after 5 s."""
-        if self.program and not self._process:
-            folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-            own = (f"--listening-port={self.port}", f"--user={self.user}:{self.password}", f"--pidfile={folder}/pid")
-            self._process = await asyncio.create_subprocess_exec(
-                *(self.program, *self.OPTIONS, *own),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            self._stack.callback(_end, self._process)
-            atexit.register(_end, self._process)  # a notebook that is closed half-way leaves nothing behind
-            await self._answers()
-        return self
-
-    async def _answers(self) -> None:
-        """Send STUN requests until one is answered."""
-        asking = Machine("probe")
-        request = bytes(aioice.stun.Message(aioice.stun.Method.BINDING, aioice.stun.Class.REQUEST))
-        try:
-            async with asyncio.timeout(5):
-                while not await asking.receive(0.05):
-                    asking.send(request, (HERE, self.port))
-        except TimeoutError as error:
-            await self.close()
-            raise loopback.CallError("coturn does not answer after 5 s: does turnserver start by hand?") from error
-        finally:
-            asking.close()
-
-    async def carry(self, call: loopback.Call) -> Run:
-        """Run a call whose options name this server; return what it shows. Where there is none, return a recorded run,
-        and print that it is one."""
-        if self._process:
-            return await carry(call, self)
-        relay_only = call.pc1.configuration.iceTransportPolicy is RTCIceTransportPolicy.RELAY
-        recorded = Run.read("relay only" if relay_only else "all candidates")
-        print(recorded.recorded)
-        return recorded
-
-    def halt(self) -> None:
-        """Let the server stand still."""
-        if self._process:
-            self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Let the server work again."""
-        if self._process:
-            self._process.send_signal(signal.SIGCONT)
-
-    async def close(self) -> None:
-        """End the server. Closing twice does no harm."""
-        self._stack.close()
-        if self._process:
-            async with asyncio.timeout(10):
-                await self._process.wait()
-            self._process = None
-
-    def __repr__(self) -> str:
-        if self._process:
-            return f"coturn on {HERE}:{self.port}"
-        return "coturn is not installed (turnserver was not found): the relayed call below is a recorded one"
-
-
-def store(runs: Mapping[str, Run], said: str) -> None:
-    """Make these the recorded runs; `said` is the day and the versions."""
-    found = {name: asdict(run) | {"recorded": f"recorded run: {said}"} for name, run in runs.items()}
-    RECORDED.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.bind((HERE, 0))
-        return int(one.getsockname()[1])
-
-
-async def carry(call: loopback.Call, server: Coturn) -> Run:
-    """Run a call for a moment, halt the server for HALT seconds, and return what the call has shown."""
-    with Tap(call) as tap:
-        await call.run()
-        await asyncio.sleep(0.5)
-        delay_ms = call.meter.latency_ms["p50"] or 0.0
-        halted_at = call.log.now()
-        server.halt()
-        try:
-            await asyncio.sleep(0.05)  # what was under way arrives
-            before = call.meter.received
-            await asyncio.sleep(HALT - 0.05)
-            while_halted = call.meter.received - before
-        finally:
-            server.go_on()
-        await asyncio.sleep(0.15)  # what has waited arrives
-    assert call.pc2.picture is not None, "run() ends with the first picture"
-    picture = cv2.imencode(".jpg", call.pc2.picture, [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()
-    return Run(
-        candidates=[one["candidate"] for one in loopback.candidates_in(call.pc1.pc.localDescription.sdp)],
-        pair=str(call.pc1.selected_pair),
-        connected_ms=(call.after("connected") or 0.0) * 1000,
-        datagrams=[_summed(tap, layer) for layer in ("STUN", "DTLS", "SRTP")],
-        ways=_ways(tap, halted_at),
-        delay_ms=delay_ms,
-        received=call.meter.received,
-        misread=call.meter.misread,
-        while_halted=while_halted,
-        jpeg=base64.b64encode(picture).decode(),
-    )
-
-
-def _summed(tap: Tap, layer: str) -> tuple[str, ...]:
-    """Return how many datagrams of a layer pc1 has sent and received, with the addresses of the other end."""
-    row = [layer]
-    for direction in ("out", "in"):
-        found = tap.only(layer, "pc1", direction)
-        row += [f"≈{len(found)}" if found else "none", ", ".join(sorted({datagram.remote for datagram in found}))]
-    return tuple(row)
-
-
-def _ways(tap: Tap, since: float) -> list[tuple[float, float]]:
-    """Return when each media datagram left pc1, in s after `since`, and how many ms later pc2 had it."""
-    left = {datagram.data: datagram.t for datagram in tap.only("SRTP", "pc1", "out")}
-    arrived = [datagram for datagram in tap.only("SRTP", "pc2", "in") if datagram.data in left]
-    return [(round(left[d.data] - since, 4), round((d.t - left[d.data]) * 1000, 3)) for d in arrived]
-
-
-def paths(runs: Mapping[str, Run]) -> Table:
-    """Show what the runs have measured, a column each."""
-    rows: list[tuple[str, ...]] = [
-        ("selected pair", *(run.pair for run in runs.values())),
-        ("connected after", *(f"≈{run.connected_ms:.0f} ms" for run in runs.values())),
-        ("a media datagram's way, median", *(f"≈{run.path_ms:.2f} ms" for run in runs.values())),
-        ("a picture's delay, median", *(f"≈{run.delay_ms:.1f} ms" for run in runs.values())),
-        ("pictures received, misread", *(f"≈{run.received}, {run.misread}" for run in runs.values())),
-        (
-            f"pictures received in the {HALT} s in which the server stands still",
-            *(f"≈{run.while_halted}" if run.while_halted else "none" for run in runs.values()),
-        ),
-    ]
-    said = {run.recorded: None for run in runs.values() if run.recorded}
-    wide = 72 // len(runs)
-    return Table(("", *runs), [("", rows)], (28, *[wide] * len(runs)), note="; ".join(said))
-
-
-def ways(runs: Mapping[str, Run]) -> Drawing:
-    """Draw how long each media datagram was under way, before, in and after the halt of the server."""
-    canvas = Canvas(980, 330)
-    axes = canvas.figure.add_axes((0.075, 0.155, 0.9, 0.74))
-    axes.axvspan(0, HALT, color="#f6cfcb", alpha=0.5, linewidth=0)
-    for (name, run), colour, marker in zip(runs.items(), ("#1d5fa8", "#a85b00", "#217a46"), "os^", strict=False):
-        title = f"{name}, recorded" if run.recorded else name
-        label = f"{title}: connected after {run.connected_ms:.0f} ms; median way, before the halt, {run.path_ms:.2f} ms"
-        lefts, times = ([way[part] for way in run.ways] for part in (0, 1))
-        axes.scatter(lefts, times, s=16, color=colour, marker=marker, alpha=0.75, label=label, linewidth=0)
-    axes.set_yscale("log")
-    axes.set_ylabel("ms under way")
-    axes.set_xlabel("when it left pc1, in seconds after the server was halted (shaded: the server stands still)")
-    axes.set_yticks([0.1, 1, 10, 100], labels=["0.1", "1", "10", "100"])
-    axes.legend(loc="upper left", ncols=2, frameon=False, bbox_to_anchor=(-0.08, 1.14), handletextpad=0.1, fontsize=8.5)
-    axes.grid(axis="y", color="#e3e8ec")
-    axes.spines[["top", "right"]].set_visible(False)
-    return Drawing(canvas, f"datagrams of {', '.join(runs)}")

@@ -1,11 +1,8 @@
-"""The toy NATs, real ICE across them, and the relay: notebooks/lab/nat.py."""
+"""The toy NATs, and real ICE across them: notebooks/lab/nat.py."""
 
 import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
 import asyncio
-import json
-import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,12 +11,13 @@ from typing import Any
 
 import aioice
 import pytest
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCIceTransportPolicy
+from aiortc import RTCIceServer
 from conftest import run
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
-from lab.nat import KINDS, RECORDED, Box, Coturn, Homes, Kind, Machine, Nat, Run, carry, named, nat_matrix, paths, ways
+from lab.nat import KINDS, Box, Homes, Kind, Machine, Nat, at_home, named, nat_matrix
+from lab.relay import configured
 from lab.wire import Tap
 
 STOCK = aioice.ice.StunProtocol.connection_made
@@ -53,13 +51,6 @@ async def reflector() -> AsyncIterator[tuple[str, int]]:
 
 def calling(**options: Any) -> loopback.Call:
     return loopback.Call(loopback.SyntheticSource(320, 240, 30), **options)
-
-
-def asking(*servers: RTCIceServer, relay_only: bool = False) -> RTCConfiguration:
-    """Return a configuration that names these servers."""
-    policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
-    bundle = RTCBundlePolicy.MAX_BUNDLE
-    return RTCConfiguration(iceServers=list(servers), iceTransportPolicy=policy, bundlePolicy=bundle)
 
 
 def nothing_left() -> bool:
@@ -191,7 +182,7 @@ def test_every_kind_against_every_kind() -> None:
 def test_a_call_crosses_two_nats_and_the_tap_sees_the_outside_ports() -> None:
     async def scenario() -> None:
         async with reflector() as server:
-            call = calling(configuration=asking(RTCIceServer(f"stun:127.0.0.1:{server[1]}")))
+            call = calling(configuration=configured(RTCIceServer(f"stun:127.0.0.1:{server[1]}")))
             nats = Nat("restricted cone", "NAT 1"), Nat("symmetric", "NAT 2")
             with Homes({call.pc1: nats[0], call.pc2: nats[1]}):
                 with Tap(call) as tap:
@@ -227,113 +218,13 @@ def test_a_peer_at_home_is_deaf_to_what_has_not_come_through_its_nat(at_home: bo
 def test_between_two_symmetric_nats_a_call_stays_in_checking() -> None:
     async def scenario() -> None:
         async with reflector() as server:
-            call = calling(configuration=asking(RTCIceServer(f"stun:127.0.0.1:{server[1]}")), deadline=0.7)
-            nat1, nat2 = Nat("symmetric"), Nat("symmetric")
+            asking = configured(RTCIceServer(f"stun:127.0.0.1:{server[1]}"))
+            call, nat1, _ = at_home("symmetric", asking, deadline=0.7)
             sign = named("STUN server", server)
-            with Homes({call.pc1: nat1, call.pc2: nat2}):
-                with pytest.raises(loopback.CallError, match="ICE checking"):
-                    await call.run()
-                assert "STUN server" in repr(nat1.table("no"))
-                await call.close()
+            with pytest.raises(loopback.CallError, match="ICE checking"):
+                await call.run()
+            assert "STUN server" in repr(nat1.table("no"))
+            await call.close()  # and the homes with it, see clean_net
             sign.close()
 
     run(scenario())
-
-
-# ---- The relay -------------------------------------------------------------------------------------------------------
-
-needs_coturn = pytest.mark.skipif(shutil.which("turnserver") is None, reason="coturn is not installed")
-
-
-async def carried(name: str, coturn: Coturn) -> Run:
-    """Return a run of that kind: the recorded one where the server is not installed."""
-    relay_only = name == "relay only"
-    servers = (coturn.ice_server,) if relay_only else (RTCIceServer(f"stun:127.0.0.1:{coturn.port}"), coturn.ice_server)
-    call = calling(configuration=asking(*servers, relay_only=relay_only))
-    nats = {} if relay_only else {call.pc1: Nat("symmetric"), call.pc2: Nat("symmetric")}
-    homes = Homes(nats).open()
-    try:
-        return await coturn.carry(call)
-    finally:
-        await call.close()
-        homes.close()
-
-
-def shape(one: Run) -> dict[str, Any]:
-    """Return what is the same in every run of a kind."""
-    return {
-        "types": sorted(loopback.parse_candidate(line).type for line in one.candidates),
-        "relay": "relay" in one.pair,
-        "layers": [row[0] for row in one.datagrams],
-        "columns": {len(row) for row in one.datagrams},
-        "misread": one.misread,
-        "while halted": one.while_halted,
-        "size": one.picture.shape,
-        "some waited": any(way > 100 for _, way in one.ways),
-        "fields": {name: type(value) for name, value in vars(one).items()},
-    }
-
-
-@needs_coturn
-@pytest.mark.parametrize("name", ["relay only", "all candidates"])
-def test_the_recorded_run_has_the_shape_of_a_real_one(name: str) -> None:
-    async def scenario() -> Run:
-        coturn = await Coturn().start()
-        assert coturn.running
-        try:
-            return await carried(name, coturn)
-        finally:
-            await coturn.close()
-            await coturn.close()
-
-    real, recorded = run(scenario()), Run.read(name)
-    assert shape(real) == shape(recorded)
-    assert real.recorded == ""
-    assert recorded.recorded.startswith("recorded run: ")
-    assert "coturn" in recorded.recorded
-    assert real.path_ms > 0
-    assert recorded.path_ms > 0
-
-
-@needs_coturn
-def test_the_password_is_new_each_time_and_shown_nowhere() -> None:
-    async def scenario() -> None:
-        coturn = await Coturn().start()
-        try:
-            assert coturn.password not in repr(coturn)
-            assert coturn.password != Coturn().password
-        finally:
-            await coturn.close()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
-            again.bind(("127.0.0.1", coturn.port))  # the server is gone
-
-    run(scenario())
-
-
-def test_without_coturn_the_recorded_run_is_shown_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-
-    async def scenario() -> None:
-        coturn = await Coturn().start()
-        assert not coturn.running
-        assert "recorded" in repr(coturn)
-        relayed = await carried("relay only", coturn)
-        assert relayed == Run.read("relay only")
-        assert "recorded run" in repr(relayed.wire)
-        call = calling()
-        direct = await carry(call, coturn)
-        await call.close()
-        assert direct.while_halted > 3
-        assert direct.recorded == ""
-        table = paths({"direct": direct, "relayed": relayed})
-        assert "recorded run" in table.note
-        assert ways({"direct": direct, "relayed": relayed}).png.startswith(b"\x89PNG")
-        await coturn.close()
-
-    run(scenario())
-
-
-def test_the_recorded_runs_hold_no_secret() -> None:
-    stored = json.loads(RECORDED.read_text(encoding="utf-8"))
-    assert set(stored) == {"relay only", "all candidates"}
-    assert "password" not in RECORDED.read_text(encoding="utf-8")

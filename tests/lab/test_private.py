@@ -17,7 +17,7 @@ from taps import tapped
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
 from lab import private
-from lab.wire import decode
+from lab.packets import decode
 
 
 def test_a_packet_before_and_after_protection() -> None:

@@ -1,18 +1,15 @@
 """Answers of lesson 04, STUN, TURN and NAT."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
-from ..check import Question, register, register_quiz
-from ..nat import KINDS, Kind, NatMatrix
+from ..check import Case, Question, register, register_quiz
+from ..nat import KINDS, NatMatrix
 
 
-def survives_as_measured(answer: Any, matrix: NatMatrix) -> bool:
-    """Whether a function of two kinds says of each meeting in the matrix whether it found a pair."""
-    survives: Callable[[Kind, Kind], Any] = answer
-    return all(
-        survives(KINDS[one], KINDS[other]) is ("none" not in matrix[one, other].types) for one, other in matrix.meetings
-    )
+def meetings(matrix: NatMatrix) -> Iterator[Case]:
+    """Yield each square of the matrix: its two kinds, and whether they found a pair."""
+    for (one, other), meeting in matrix.meetings.items():
+        yield Case((KINDS[one], KINDS[other]), "none" not in meeting.types, f"{one} and {other}")
 
 
 register(
@@ -24,12 +21,13 @@ register(
 register(
     "04 unknown",
     right="restricted cone",
+    also=("address-restricted cone", "address-restricted"),
     look="the two lines above, whether both see the same port and which of the three got in",
     why="one outside port for everybody, and in comes who was written to, from any of its ports",
 )
 register(
     "04 survives",
-    right=survives_as_measured,
+    cases=meetings,
     look=(
         "the red squares: one side leaves through a port nobody was told of, and the other lets in only ports it has "
         "written to"

@@ -7,7 +7,7 @@ from loopback import Call
 
 from .. import private
 from ..check import Question, register, register_quiz
-from ..wire import decode
+from ..packets import decode
 
 
 def fingerprint_of_pc2(answer: Any, call: Call) -> bool:
