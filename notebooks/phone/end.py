@@ -345,7 +345,6 @@ class Conversation:
         if not self.arrivals.received:
             self.end.log(self.end.name, "first picture", f"{picture.shape[1]}x{picture.shape[0]} from {self.other}")
         self.arrivals.on_received(picture)
-        self.end.on_picture(picture)
 
     async def watch(self) -> None:
         """Keep the other end informed. Raises CallError when the call is broken."""
@@ -431,7 +430,8 @@ class End:
         self.conversation: Conversation | None = None  # while there is a call
         self.last: Conversation | None = None  # the newest one, which may have ended
         self.failure = ""  # why the last call failed, "" where none has
-        self.on_picture: Callable[[Picture], None] = lambda picture: None
+        self.on_begin: Callable[[Conversation], None] = lambda conversation: None
+        self.on_end: Callable[[Conversation], None] = lambda conversation: None
         self._wanted = False  # whether we want to be in the room
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -440,8 +440,10 @@ class End:
         """Come into the room. Raises CallError where there is no server, no place, or the name is taken."""
         self._tasks = [asyncio.create_task(self.line.keep()), asyncio.create_task(self._tick())]
         try:
-            await self.until(lambda: self.phone.inside or self.phone.why, PATIENCE["joining"] + 12, "not in the room")
-            if not self.phone.inside:
+            phone = self.phone
+            limit = PATIENCE["joining"] + 12
+            await self.until(lambda: phone.inside or (phone.state == "away" and phone.why), limit, "not in the room")
+            if not phone.inside:
                 advice = {"taken": "choose another --name", "full": "wait until somebody leaves"}.get(
                     self.phone.why, ""
                 )
@@ -531,8 +533,10 @@ class End:
             except CallError as error:  # the servers cannot be used
                 self._fail(error)
             else:
+                self.on_begin(self.conversation)
                 self.conversation.task = asyncio.create_task(self._converse(self.conversation))
         elif self.conversation:
+            self.on_end(self.conversation)
             closing = asyncio.create_task(self._close(self.conversation))
             self._closing.add(closing)
             self.conversation = None
