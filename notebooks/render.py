@@ -43,6 +43,7 @@ from nbformat.v4 import new_code_cell
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 60  # for one cell
+STILL = "LAB_STILL"  # tells lab that nobody is there to move a slider: see lab/slider.py
 PICTURES = ("image/png",)
 TEXTS = ("text/plain", "text/html")
 METADATA = {
@@ -173,6 +174,7 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
         coalesce_streams=True,
     )
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    kept[STILL] = "1"
     where = "the start"
     with tempfile.TemporaryDirectory() as settings:  # not the user's own start-up files
         try:

@@ -14,7 +14,7 @@ import loopback  # noqa: F401  first: it imports cv2 before aiortc, which has to
 from .bench import call_after, steady
 from .check import check, expect, outcome, predict, quiz
 from .code import beside, listing
-from .draw import sequence, timeline
+from .draw import sequence, timeline, you_are_here
 from .faults import Cut, Delay, Loss, Reorder, change, delay, double, drop, faulty, hold
 from .ice import candidate_table, pair_priority, pair_table, priority, split_priority
 from .knows import strip
@@ -64,4 +64,5 @@ __all__ = [
     "strip",
     "timeline",
     "watch",
+    "you_are_here",
 ]

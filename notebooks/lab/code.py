@@ -13,10 +13,27 @@ from IPython.display import HTML
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import JavascriptLexer, PythonLexer
+from pygments.style import Style
+from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
-from .draw import INK, SOFT, Cell, table
+from .draw import HUES, SOFT, Cell, table
 
-GROUND = "#f7f8fa"
+GROUND = "rgba(127,127,127,.1)"  # the page shows through
+
+
+class BothThemes(Style):  # type: ignore[misc]
+    """Colours that read on a bright page and on a dark one; what has none has the page's."""
+
+    background_color = ""
+    styles = {  # noqa: RUF012  pygments reads it from the class
+        Comment: f"italic {SOFT}",
+        Keyword: f"bold {HUES['message']}",
+        Operator.Word: f"bold {HUES['message']}",
+        Name.Function: HUES["DTLS"],
+        Name.Class: HUES["DTLS"],
+        String: HUES["SRTP"],
+        Number: HUES["STUN"],
+    }
 
 
 def unwrapped(subject: Any) -> Any:
@@ -29,9 +46,9 @@ def unwrapped(subject: Any) -> Any:
 
 def coloured(source: str, lexer: Any) -> str:
     """Return source as HTML, its colours given inline."""
-    formatter = HtmlFormatter(noclasses=True, nowrap=True, style="friendly")
+    formatter = HtmlFormatter(noclasses=True, nowrap=True, style=BothThemes)
     style = (
-        f"margin:0;padding:6px 10px;background:{GROUND};color:{INK};font-size:13px;line-height:1.4;"
+        f"margin:0;padding:6px 10px;background:{GROUND};font-size:13px;line-height:1.4;"
         "white-space:pre-wrap;overflow-wrap:break-word;word-break:normal"  # JupyterLab would break inside words
     )
     page = highlight(source, lexer, formatter).rstrip()
@@ -51,7 +68,7 @@ class Listing:
     def _repr_html_(self) -> str:
         name = f"{self.subject.__module__}.{self.subject.__qualname__}"
         title = f'<small style="padding:4px 10px 0;display:inline-block;color:{SOFT}">{html.escape(name)}</small>'
-        return f'<div style="background:{GROUND}">{title}{coloured(repr(self), PythonLexer())}</div>'
+        return f"<div>{title}{coloured(repr(self), PythonLexer())}</div>"
 
 
 def listing(subject: Any) -> Listing:
@@ -92,13 +109,14 @@ def beside(python: Any, javascript: str, note: str = "", *, calls: str = "") -> 
 
     `note` says where aiortc differs. `calls` chooses one method where the function calls several.
     """
-    heads = [Cell("Python, aiortc", head=True), Cell("JavaScript, browser", head=True)]
+    wide = "38%" if note else "50%"
+    heads = [Cell("Python, aiortc", head=True, wide=wide), Cell("JavaScript, browser", head=True, wide=wide)]
     cells = [
         Cell(coloured(api_lines(python, calls), PythonLexer())),
         Cell(coloured(textwrap.dedent(javascript).strip(), JavascriptLexer())),
     ]
     if note:
-        heads.append(Cell("where aiortc differs", head=True, wide="25%"))
+        heads.append(Cell("where aiortc differs", head=True))
         cells.append(Cell(html.escape(note)))
     return table([heads, cells])
 

@@ -1,5 +1,9 @@
-"""Diagrams of a run, drawn from its log: who said what to whom, and which state each machine was in. And the table
-that the other rooms put their text in."""
+"""Diagrams of a run, drawn from its log: who said what to whom, and which state each machine was in. Where in a call's
+layers a lesson is. And the table that the other rooms put their text in.
+
+All of it stands on the page itself, bright or dark: grounds let the page through, and each colour has the same contrast
+against white and against JupyterLab's dark ground, above 4.3 to 1.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import io
 import math
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import chain, groupby, pairwise, zip_longest
@@ -16,31 +20,39 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from IPython.display import HTML
+from IPython.display import Image as Still
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.text import Text
+from numpy.typing import NDArray
 from PIL import Image
 
 from loopback import STATES, Event, Log
 
+from .slider import show
+
 DPI = 100
 WIDTH = 980  # pixels: what JupyterLab and the hosting site show without scaling
-INK, SOFT, FAINT, PAPER, BAND, BAD = "#1d2733", "#5b6775", "#a9b3be", "#ffffff", "#f5f7f9", "#b3261e"
+INK, SOFT, FAINT, BAD, WHITE = "#6e7a8c", "#747981", "#747981", "#e2373c", "#ffffff"
+SHADE, RULE = (0.5, 0.5, 0.5, 0.1), (0.5, 0.5, 0.5, 0.35)  # over the page: every second row, thin lines
 
 # One hue for a layer, wherever it appears: its datagrams, and the state machine that tells of it.
 HUES = {
-    "message": "#1d5fa8",
-    "STUN": "#a85b00",
-    "DTLS": "#6f42a0",
-    "SRTP": "#217a46",
-    "SRTCP": "#0d7377",
+    "message": "#2b77e1",
+    "STUN": "#c15c05",
+    "DTLS": "#9a5cd0",
+    "SRTP": "#238b4e",
+    "SRTCP": "#19868d",
 }
 BADGES = {
-    "signalingState": ("#dbe8f7", "#123f70"),
-    "iceGatheringState": ("#e6e9ed", "#38424e"),
-    "iceConnectionState": ("#fbe5c6", "#6b3a00"),
-    "connectionState": ("#e9def5", "#472772"),
+    "signalingState": HUES["message"],
+    "iceGatheringState": INK,
+    "iceConnectionState": HUES["STUN"],
+    "connectionState": HUES["DTLS"],
 }
 SHORT = {
     "signalingState": "signaling",
@@ -77,6 +89,22 @@ def text_width(text: str, pixels: float, weight: str = "normal", family: str = S
     return float(width)
 
 
+def wrapped(text: str, room: float, pixels: float, family: str = SANS) -> list[str]:
+    """Return a text in lines of at most `room` pixels, cut between words; a longer word is cut where it must be."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, pixels, family=family) <= room:
+            lines[-1] = longer
+            continue
+        lines.append(word)
+        while text_width(lines[-1], pixels, family=family) > room and len(lines[-1]) > 4:
+            long = lines.pop()
+            cut = next(n for n in range(len(long) - 1, 0, -1) if n <= 4 or text_width(long[:n], pixels) <= room)
+            lines += [long[:cut], long[cut:]]
+    return lines or [""]
+
+
 def shortened(text: str, room: float, pixels: float, weight: str = "normal", family: str = SANS) -> str:
     """Return the text, its end replaced by an ellipsis where it needs more than `room` pixels; "" where none fits."""
     if text_width(text, pixels, weight, family) <= room:
@@ -87,15 +115,29 @@ def shortened(text: str, room: float, pixels: float, weight: str = "normal", fam
     return f"{kept.rstrip()}…" if len(kept) > 3 else ""
 
 
+def png_of(pixels: NDArray[np.uint8], *, quick: bool = False) -> bytes:
+    """Return height x width x 4 as a PNG file; 255 colours are more than a diagram has, a third as large."""
+    picture, file = Image.fromarray(pixels), io.BytesIO()
+    if quick:
+        picture.save(file, "png", compress_level=1)
+    else:
+        picture.quantize(255, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    return file.getvalue()
+
+
 class Canvas:
-    """A matplotlib figure whose unit is the pixel, with the origin at the top left."""
+    """A matplotlib figure whose unit is the pixel, with the origin at the top left.
+
+    `labels` are texts that lie over lines: the lines are taken away around them, down to the ground.
+    """
 
     def __init__(self, width: float, height: float) -> None:
-        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="none")
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set_xlim(0, width)
         self.axes.set_ylim(height, 0)
         self.axes.axis("off")
+        self.labels: list[tuple[Text, tuple[slice, slice]]] = []  # with the rows and columns of its box
 
     def text(
         self,
@@ -108,12 +150,10 @@ class Canvas:
         align: str = "left",
         weight: str = "normal",
         family: str = SANS,
-        angle: float = 0,
-        halo: bool = False,
+        label: bool = False,
     ) -> None:
-        """Write a text with its middle at height `y`."""
-        box = {"boxstyle": "square,pad=0.12", "facecolor": PAPER, "edgecolor": "none"} if halo else None
-        self.axes.text(
+        """Write a text, of one line or more, with its middle at height `y`. A label lies over lines, in the middle."""
+        drawn = self.axes.text(
             x,
             y,
             text,
@@ -121,21 +161,24 @@ class Canvas:
             fontproperties=_font(pixels, weight, family),
             ha=align,
             va="center",
-            rotation=angle,
-            rotation_mode="anchor",
-            bbox=box,
+            linespacing=1.15,
             parse_math=False,
             zorder=5,
         )
+        if label:
+            lines = text.split("\n")
+            half = (max(text_width(line, pixels, weight, family) for line in lines) / 2 + 5, len(lines) * LINE / 2)
+            rows, columns = (slice(round(mid - size), round(mid + size)) for mid, size in ((y, half[1]), (x, half[0])))
+            self.labels.append((drawn, (rows, columns)))
 
     def line(
-        self, xs: tuple[float, float], ys: tuple[float, float], colour: str, width: float = 1, **more: Any
+        self, xs: tuple[float, float], ys: tuple[float, float], colour: Any, width: float = 1, **more: Any
     ) -> None:
         """Draw a straight line."""
         options: dict[str, Any] = {"solid_capstyle": "butt", "zorder": 2} | more
         self.axes.plot(xs, ys, color=colour, linewidth=width * 72 / DPI, **options)
 
-    def box(self, x: float, y: float, width: float, height: float, colour: str, *, round_by: float = 0) -> None:
+    def box(self, x: float, y: float, width: float, height: float, colour: Any, *, round_by: float = 0) -> None:
         """Fill a rectangle whose top left corner is (x, y)."""
         if round_by:
             style = f"round,pad=0,rounding_size={round_by}"
@@ -145,6 +188,10 @@ class Canvas:
         else:
             patch = Rectangle((x, y), width, height, facecolor=colour, edgecolor="none", zorder=0.5)
         self.axes.add_patch(patch)
+
+    def frame(self, x: float, y: float, width: float, height: float, colour: Any) -> None:
+        """Draw the outline of a rectangle whose top left corner is (x, y)."""
+        self.axes.add_patch(Rectangle((x, y), width, height, facecolor="none", edgecolor=colour, zorder=0.5))
 
     def arrow(
         self, start: tuple[float, float], end: tuple[float, float], colour: str, width: float, style: str = "-|>"
@@ -170,25 +217,56 @@ class Canvas:
             self.line((x - size, x + size), (y - sign * size, y + sign * size), colour, 2, zorder=6)
 
 
-class Drawing:
-    """A finished diagram: a notebook shows its PNG, a test reads what is in it."""
+class Moment(NamedTuple):
+    """Where in a picture a time is: what lies beyond that pixel, downwards or to the right, has not happened yet."""
 
-    def __init__(self, canvas: Canvas, name: str) -> None:
-        self.figure, self.name = canvas.figure, name
+    t: float  # s
+    pixel: float
+
+
+class Drawing:
+    """A finished diagram: a notebook shows its PNG, a test reads what is in it. Where somebody can move it, a slider
+    above it goes through its moments."""
+
+    def __init__(self, canvas: Canvas, name: str, moments: Iterable[Moment] = (), *, downwards: bool = True) -> None:
+        self.figure, self.labels, self.name, self.downwards = canvas.figure, canvas.labels, name, downwards
+        self.moments = sorted(set(moments))
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture: height x width x red, green, blue and alpha."""
+        canvas = FigureCanvasAgg(self.figure)
+        for label, _ in self.labels:
+            label.set_visible(False)
+        canvas.draw()
+        drawn = np.asarray(canvas.buffer_rgba())
+        for _, (rows, columns) in self.labels:
+            drawn[rows, columns] = drawn[rows, 2:3]  # at the left edge is nothing but the ground
+        for label, _ in self.labels:
+            label.set_visible(True)
+            label.draw(canvas.get_renderer())
+        return drawn.copy()
 
     @cached_property
     def png(self) -> bytes:
         """The picture as a PNG file."""
-        canvas = FigureCanvasAgg(self.figure)
-        canvas.draw()
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        file = io.BytesIO()
-        # 255 colours are more than a diagram has, and make the stored file a third as large.
-        picture.quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, "png", optimize=True)
-        return file.getvalue()
+        return png_of(self.pixels)
+
+    def at(self, moment: Moment) -> bytes:
+        """Return the picture as a PNG file, what comes after that moment faint."""
+        pixels, edge = self.pixels.copy(), round(moment.pixel)
+        later = pixels[edge:] if self.downwards else pixels[:, edge:]
+        later[..., 3] = later[..., 3] // 8
+        line = pixels[edge : edge + 2] if self.downwards else pixels[:, edge : edge + 2]
+        line[:] = [round(255 * part) for part in to_rgba(BAD)]
+        return png_of(pixels, quick=True)
 
     def _repr_png_(self) -> bytes:
         return self.png
+
+    def _ipython_display_(self) -> None:
+        names = [f"{moment.t * 1000:.1f} ms" for moment in self.moments]
+        show(self.png, names, lambda number: self.at(self.moments[number]))
 
     def __repr__(self) -> str:
         return self.name
@@ -196,7 +274,7 @@ class Drawing:
 
 # ---- The sequence diagram --------------------------------------------------------------------------------------------
 
-ROW, HEAD = 21, 92  # pixels: one row, and what is above the first
+ROW, LINE, HEAD = 21, 14, 92  # pixels: one row, a further line in it, and what is above the first
 PC1_X, PC2_X = 338, 640
 PAUSE = 0.08  # s: a longer silence is drawn as a gap
 
@@ -406,8 +484,8 @@ def _badges_width(states: list[tuple[str, str]]) -> float:
 class SequenceDiagram(Drawing):
     """A sequence diagram, with its rows and arrows."""
 
-    def __init__(self, canvas: Canvas, script: _Script) -> None:
-        super().__init__(canvas, "sequence diagram")
+    def __init__(self, canvas: Canvas, script: _Script, moments: Iterable[Moment]) -> None:
+        super().__init__(canvas, "sequence diagram", moments)
         self.rows, self.arrows = script.rows, script.arrows
 
     @property
@@ -429,34 +507,58 @@ def sequence(
     `since` and `until`, in seconds on the log's clock, cut a part out.
     """
     script = _Script(events_of(log, since, until), datagrams_of(tap, since, until), peers)
+    lifelines: dict[str, float] = dict(zip(peers, (PC1_X, PC2_X), strict=True))
     gaps = {i for i, (one, two) in enumerate(pairwise(script.rows), 1) if two.t - one.t > PAUSE}
-    heights, y = [], HEAD + ROW / 2
+    above, below = _lines_needed(script, lifelines)
+    heights, tops, y = [], [], float(HEAD)
     for number in range(len(script.rows)):
         y += ROW * 1.2 if number in gaps else 0
-        heights.append(y)
-        y += ROW
+        tops.append(y)
+        heights.append(y + above[number] * LINE + ROW / 2)
+        y += ROW + (above[number] + below[number]) * LINE
     canvas = Canvas(WIDTH, y + 8)
-    lifelines: dict[str, float] = dict(zip(peers, (PC1_X, PC2_X), strict=True))
     _draw_head(canvas, lifelines, [state for row in script.rows for state, _ in row.states], script.arrows)
-    ends = (HEAD - 12, y)
-    for x in lifelines.values():
-        canvas.line((x, x), ends, FAINT, 2)
+    _draw_lifelines(canvas, lifelines, y, [tops[number] for number in gaps])
     for number, (row, height) in enumerate(zip(script.rows, heights, strict=True)):
+        bottom = (*tops, y)[number + 1] - (ROW * 1.2 if number + 1 in gaps else 0)
         if number % 2 == 0:
-            canvas.box(0, height - ROW / 2, WIDTH, ROW, BAND)
+            canvas.box(0, tops[number], WIDTH, bottom - tops[number], SHADE)
         if number in gaps:
-            _draw_gap(canvas, lifelines, height - ROW * 1.1, row.t - script.rows[number - 1].t)
+            _name_gap(canvas, lifelines, tops[number] - ROW * 0.6, row.t - script.rows[number - 1].t)
         canvas.text(66, height, f"{row.t * 1000:.1f}", colour=SOFT, pixels=11.5, align="right")
         _draw_row(canvas, row, height, lifelines)
     for arrow in script.arrows:
         _draw_arrow(canvas, arrow, heights, lifelines, peers)
-    return SequenceDiagram(canvas, script)
+    ends = (*tops, y)[1:]
+    return SequenceDiagram(canvas, script, [Moment(row.t, end) for row, end in zip(script.rows, ends, strict=True)])
+
+
+def _lines_needed(script: _Script, lifelines: dict[str, float]) -> tuple[list[float], list[float]]:
+    """Return how many lines more than one each row needs, above and below its middle."""
+    above, below = [0.0] * len(script.rows), [0.0] * len(script.rows)
+    for number, row in enumerate(script.rows):
+        if row.who in lifelines and not row.states:
+            below[number] = len(_row_texts(row, _room_beside(lifelines, row.who))[1])
+    for arrow in script.arrows:
+        number = _first_row(arrow)
+        half = (len(_arrow_label(arrow, lifelines)) - 1) / 2
+        above[number], below[number] = max(above[number], half), max(below[number], half)
+    return above, below
+
+
+def _draw_lifelines(canvas: Canvas, lifelines: dict[str, float], bottom: float, gaps: list[float]) -> None:
+    edges = [HEAD - 12.0, *(edge for gap in sorted(gaps) for edge in (gap - ROW * 1.05, gap - ROW * 0.15)), bottom]
+    for x in lifelines.values():
+        for start, end in zip(edges[::2], edges[1::2], strict=True):
+            canvas.line((x, x), (start, end), FAINT, 2)
+        for start, end in zip(edges[1:-1:2], edges[2:-1:2], strict=True):
+            canvas.line((x, x), (start, end), FAINT, 2, linestyle=(0, (0.9, 1.6)))
 
 
 def _draw_head(canvas: Canvas, lifelines: dict[str, float], states: list[str], arrows: list[Arrow]) -> None:
     for name, x in lifelines.items():
         canvas.box(x - 36, HEAD - 40, 72, 28, INK, round_by=6)
-        canvas.text(x, HEAD - 26, name, colour=PAPER, pixels=15, align="center", weight="bold")
+        canvas.text(x, HEAD - 26, name, colour=WHITE, pixels=15, align="center", weight="bold")
     canvas.text(66, HEAD - 26, "ms", colour=SOFT, pixels=11.5, align="right")
     x = 24.0
     canvas.text(x, 24, "states", colour=SOFT, pixels=11.5)
@@ -471,10 +573,7 @@ def _draw_head(canvas: Canvas, lifelines: dict[str, float], states: list[str], a
         x += 32 + text_width(kind, 11.5) + 16
 
 
-def _draw_gap(canvas: Canvas, lifelines: dict[str, float], y: float, seconds: float) -> None:
-    for x in lifelines.values():
-        canvas.box(x - 4, y - ROW * 0.45, 8, ROW * 0.9, PAPER, round_by=0.1)
-        canvas.line((x, x), (y - ROW * 0.42, y + ROW * 0.42), FAINT, 2, linestyle=(0, (0.9, 1.6)), zorder=4)
+def _name_gap(canvas: Canvas, lifelines: dict[str, float], y: float, seconds: float) -> None:
     middle = sum(lifelines.values()) / 2
     words = f"{seconds:.1f} s later" if seconds >= 1 else f"{seconds * 1000:.0f} ms later"
     canvas.text(middle, y, words, colour=SOFT, pixels=11.5, align="center")
@@ -482,13 +581,14 @@ def _draw_gap(canvas: Canvas, lifelines: dict[str, float], y: float, seconds: fl
 
 def _draw_badge(canvas: Canvas, x: float, y: float, state: str, words: str) -> float:
     """Draw a badge whose left end is at x; return where it ends."""
-    fill, ink = BADGES[state]
-    if words.endswith((" failed", " disconnected")):
-        fill, ink = BAD, PAPER
     width = text_width(words, 11) + 12
-    canvas.box(x, y - 8, width, 16, fill, round_by=8)
-    canvas.text(x + 6, y, words, colour=ink, pixels=11)
+    canvas.box(x, y - 8, width, 16, _fill(state, words.rpartition(" ")[2]), round_by=8)
+    canvas.text(x + 6, y, words, colour=WHITE, pixels=11)
     return x + width
+
+
+def _fill(machine: str, state: str) -> str:
+    return BAD if state in ("failed", "disconnected") else BADGES[machine]
 
 
 def _hue(arrow: Arrow) -> str:
@@ -504,7 +604,6 @@ def _draw_row(canvas: Canvas, row: Row, y: float, lifelines: dict[str, float]) -
         return
     x = lifelines[row.who]
     side = -1 if x == min(lifelines.values()) else 1
-    room = x - 92 if side < 0 else WIDTH - x - 24
     if row.states or row.text:
         canvas.axes.plot([x], [y], "o", markersize=4.6, color=BAD if row.bad else INK, zorder=4)
     if row.states:
@@ -512,18 +611,41 @@ def _draw_row(canvas: Canvas, row: Row, y: float, lifelines: dict[str, float]) -
         for state in row.states:
             start = _draw_badge(canvas, start, y, state[0], _badge_text(state)) + 6
     elif row.text:
-        colour, family = (BAD if row.bad else INK), MONO
-        name = shortened(row.text, room, 12, family=family)
-        detail = shortened(row.detail, room - text_width(name, 12, family=family) - 10, 11)
+        (name, detail), more = _row_texts(row, _room_beside(lifelines, row.who))
         align = "right" if side < 0 else "left"
-        name_width = text_width(name, 12, family=family)
+        name_width = text_width(name, 12, family=MONO)
         detail_width = text_width(detail, 11) + 10 if detail else 0
+        near, far = x + side * 12, x + side * (22 + name_width)
         canvas.text(
-            x + side * 12 - (detail_width if side < 0 else 0), y, name, colour=colour, align=align, family=family
+            near - (detail_width if side < 0 else 0), y, name, colour=BAD if row.bad else INK, align=align, family=MONO
         )
-        canvas.text(
-            x + side * 12 + (0 if side < 0 else name_width + 10), y, detail, colour=SOFT, pixels=11, align=align
-        )
+        canvas.text(near if side < 0 else far, y, detail, colour=SOFT, pixels=11, align=align)
+        for number, line in enumerate(more, 1):
+            canvas.text(near, y + number * LINE, line, colour=SOFT, pixels=11, align=align)
+
+
+def _room_beside(lifelines: dict[str, float], who: str) -> float:
+    x = lifelines[who]
+    return x - 92 if x == min(lifelines.values()) else WIDTH - x - 24
+
+
+def _row_texts(row: Row, room: float) -> tuple[tuple[str, str], list[str]]:
+    """Return a row's name, the detail where it fits beside it, and otherwise the lines below it."""
+    if text_width(row.text, 12, family=MONO) + 10 + text_width(row.detail, 11) <= room:
+        return (row.text, row.detail), []
+    name, *rest = wrapped(row.text, room, 12, MONO)
+    return (name, ""), rest + (wrapped(row.detail, room, 11) if row.detail else [])
+
+
+def _arrow_label(arrow: Arrow, lifelines: dict[str, float]) -> list[str]:
+    """Return what is written at an arrow, in lines."""
+    fate = ""
+    if not arrow.datagrams and arrow.received is None:
+        fate = ", lost" if arrow.lost else ", not received yet"
+    room = _room_beside(lifelines, arrow.who)
+    if arrow.datagrams:  # between the lines; a cross stands near the end
+        room = (max(lifelines.values()) - min(lifelines.values())) * (0.64 if arrow.received is None else 0.8)
+    return wrapped(arrow.label + fate, room, 11)
 
 
 def _draw_arrow(
@@ -534,26 +656,21 @@ def _draw_arrow(
     colour = BAD if arrow.refused else _hue(arrow)
     start_y = heights[arrow.sent] if arrow.sent is not None else heights[arrow.received or 0]
     end_y = heights[arrow.received] if arrow.received is not None else start_y
-    whole = arrow.datagrams or None not in (arrow.sent, arrow.received)
-    fate = "" if whole or arrow.sent is None else ", lost" if arrow.lost else ", not received yet"
-    width = abs(end_x - start_x)
-    room = width * 0.66 if arrow.datagrams and arrow.received is None else width - 44  # a cross stands near the end
-    label = shortened(arrow.label + fate, room, 11)
-    angle = -math.degrees(math.atan2((end_y - start_y) * towards, abs(end_x - start_x)))
-    place, align = ((start_x + end_x) / 2, (start_y + end_y) / 2), "center"
-    outside = ("right", "left")[towards < 0]
+    # A message's name stands where it was sent: there the other side of the line is free.
+    place, align = (start_x - towards * 12, start_y), ("right", "left")[towards < 0]
+    if arrow.datagrams:
+        place, align = ((start_x + end_x) / 2, start_y), "center"
     if arrow.sent is None:  # nobody here sent it
         start_x = end_x - towards * 44
-        place, align = (start_x - towards * 6, start_y), outside
+        place = (start_x - towards * 6, start_y)
     elif arrow.received is None:  # it never arrived
         end_x = start_x + towards * (abs(end_x - start_x) * 0.86 if arrow.datagrams else 34)
-        place, align = (place, align) if arrow.datagrams else ((start_x - towards * 12, start_y), outside)
         if arrow.lost:
             canvas.cross(end_x + towards * 10, end_y)
     style = "<|-|>" if arrow.both_ways else "-|>"
     canvas.arrow((start_x, start_y), (end_x - towards * 2, end_y), colour, 1.4 if arrow.datagrams else 2, style)
-    colour = BAD if arrow.lost else colour
-    canvas.text(*place, label, colour=colour, pixels=11, align=align, angle=angle, halo=whole)
+    words = "\n".join(_arrow_label(arrow, lifelines))
+    canvas.text(*place, words, colour=BAD if arrow.lost else colour, pixels=11, align=align, label=arrow.datagrams)
 
 
 # ---- The time line ---------------------------------------------------------------------------------------------------
@@ -575,8 +692,8 @@ class Span:
 class TimeLine(Drawing):
     """A time line, with the states and datagrams in it."""
 
-    def __init__(self, canvas: Canvas, spans: list[Span], datagrams: list[Any]) -> None:
-        super().__init__(canvas, "time line")
+    def __init__(self, canvas: Canvas, spans: list[Span], datagrams: list[Any], scale: Scale) -> None:
+        super().__init__(canvas, "time line", map(Moment, scale.times, scale.places), downwards=False)
         self.spans, self.datagrams = spans, datagrams
 
 
@@ -665,7 +782,7 @@ def timeline(
     for layer in layers:
         _draw_layer(canvas, layer, y, [one for one in crossings if one[0].layer == layer], scale, peers)
         y += LANE
-    return TimeLine(canvas, spans, [one[0] for one in crossings])
+    return TimeLine(canvas, spans, [one[0] for one in crossings], scale)
 
 
 def _ends(found: list[Any]) -> list[Any]:
@@ -678,7 +795,7 @@ def _draw_axis(canvas: Canvas, scale: Scale, bottom: float) -> None:
         words = f"{t * 1000:.1f}"
         width = text_width(words, 11)
         far = x - width / 2 > last
-        canvas.line((x, x), (8, bottom), "#dfe4e9" if far else "#eff1f4", 1, zorder=0.6)
+        canvas.line((x, x), (8, bottom), RULE if far else SHADE, 1, zorder=0.6)
         if far:
             canvas.text(x, bottom + 10, words, colour=SOFT, pixels=11, align="center")
             last = x + width / 2 + 8
@@ -691,16 +808,13 @@ def _draw_lanes(canvas: Canvas, who: str, top: float, spans: list[Span], scale: 
     canvas.text(14, top + LANE * 2, who, pixels=15, weight="bold")
     for number, machine in enumerate(STATES):
         y = top + LANE * number
-        canvas.text(LEFT - 10, y + LANE / 2, machine, colour=BADGES[machine][1], pixels=11, align="right")
+        canvas.text(LEFT - 10, y + LANE / 2, machine, colour=BADGES[machine], pixels=11, align="right")
         for span in (span for span in spans if span.machine == machine):
-            fill, ink = BADGES[machine]
-            if span.state == "failed":
-                fill, ink = BAD, PAPER
             x, end = scale(span.start), scale(span.end)
-            canvas.box(x, y + 2, max(end - x, 1.5), LANE - 4, fill, round_by=0.1)
-            canvas.line((x, x), (y + 2, y + LANE - 2), ink, 2, zorder=4)
-            words = shortened(span.state, end - x - 9, 11)
-            canvas.text(x + 6, y + LANE / 2, words, colour=ink, pixels=11)
+            canvas.box(x + 0.5, y + 2, max(end - x - 1, 1.5), LANE - 4, _fill(machine, span.state), round_by=0.1)
+            size = next((size for size in (11, 10, 9, 8) if text_width(span.state, size) <= end - x - 8), 8)
+            words = shortened(span.state, end - x - 6, size)
+            canvas.text(x + 5, y + LANE / 2, words, colour=WHITE, pixels=size)
 
 
 def _draw_messages(
@@ -764,7 +878,7 @@ def _draw_layer(
     counts = ", ".join(f"{count} {'▾' if peer == peers[0] else '▴'}" for peer in peers if (count := sent[peer]))
     canvas.text(14, y + LANE / 2, counts, colour=SOFT, pixels=11)
     canvas.text(LEFT - 10, y + LANE / 2, layer, colour=HUES.get(layer, INK), pixels=11.5, align="right")
-    canvas.line((LEFT, WIDTH - 26), (y + LANE / 2, y + LANE / 2), "#dfe4e9", 1)
+    canvas.line((LEFT, WIDTH - 26), (y + LANE / 2, y + LANE / 2), RULE, 1)
     for datagram, sender, _, lost in crossings:
         down = sender == peers[0]
         x, height = scale(datagram.t), y + LANE / 2 + (-5 if down else 5)
@@ -776,9 +890,102 @@ def _draw_layer(
             )
 
 
+# ---- You are here ----------------------------------------------------------------------------------------------------
+
+# The layers of a call: name -> (its box: left, top, width, height; what it does; the lesson about it).
+SIGNALLING, MEDIA = 20, 352  # pixels: left edge of what the program carries, and of what goes from peer to peer
+LAYERS: dict[str, tuple[tuple[float, float, float, float], str, str]] = {
+    "offer/answer": ((SIGNALLING, 66, 280, 58), "who sends what, in which order", "01"),
+    "SDP": ((SIGNALLING, 130, 280, 58), "the text that says it", "02"),
+    "signalling": ((SIGNALLING, 194, 280, 58), "your channel: any way that carries text", "01"),
+    "codec": ((MEDIA, 66, 300, 40), "pictures to bytes and back", ""),
+    "RTP": ((MEDIA, 112, 300, 40), "numbered packets, reports, repairs", ""),
+    "SRTP": ((MEDIA, 158, 190, 40), "encrypted media", "05"),
+    "data channel": ((MEDIA + 308, 66, 300, 86), "messages, in order or not (SCTP)", ""),
+    "DTLS": ((MEDIA + 196, 158, 412, 40), "a handshake: keys, and whose they are", "05"),
+    "ICE": ((MEDIA, 204, 608, 40), "which pair of addresses works, and still does", "03"),
+    "NAT": ((MEDIA, 250, 608, 40), "the way between: STUN, TURN, UDP", "04"),
+}
+
+
+def you_are_here(*names: str) -> Drawing:
+    """Draw the layers of a call with these lit: "offer/answer", "SDP", "signalling", "codec", "RTP", "SRTP", "DTLS",
+    "data channel", "ICE", "NAT"; "call" lights all. Raises ValueError for another name."""
+    if unknown := set(names) - {*LAYERS, "call"}:
+        raise ValueError(f"no layer {', '.join(sorted(unknown))}: there are call, {', '.join(LAYERS)}")
+    canvas = Canvas(WIDTH, 304)
+    for x, words in (
+        (SIGNALLING, "a few texts, carried by your program"),
+        (MEDIA, "datagrams, from peer to peer"),
+    ):
+        canvas.text(x, 40, words, colour=SOFT, pixels=12.5)
+    lit = set(LAYERS) if "call" in names else set(names)
+    for name, ((x, y, width, height), does, lesson) in LAYERS.items():
+        hue = HUES["message"] if x == SIGNALLING else HUES.get({"ICE": "STUN", "NAT": "STUN"}.get(name, name), INK)
+        if name in lit:
+            canvas.box(x, y, width, height, hue, round_by=5)
+        else:
+            canvas.frame(x, y, width, height, RULE)
+        ink, beside = (WHITE if name in lit else INK), height < 50
+        title = text_width(name, 14, "bold")
+        canvas.text(x + 12, y + height / 2 - (0 if beside else 10), name, colour=ink, pixels=14, weight="bold")
+        room = width - 24 - (title + 12 if beside else 0)
+        size = next((size for size in (11.5, 11, 10.5, 10) if text_width(does, size) <= room - 22), 9.5)
+        where = (x + 24 + title, y + height / 2 + 0.5) if beside else (x + 12, y + height / 2 + 11)
+        canvas.text(*where, does, colour=ink, pixels=size)
+        canvas.text(x + width - 8, y + height / 2, lesson, colour=ink, pixels=10.5, align="right")
+    return Drawing(canvas, f"you are here: {', '.join(names)}")
+
+
+# ---- A lesson's own chart --------------------------------------------------------------------------------------------
+
+
+def chart(height: float = 270) -> tuple[Figure, Any]:
+    """Return a figure as wide as the others and so many pixels high, and its axes, in colours that read on both
+    grounds."""
+    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(INK)
+    axes.tick_params(colors=INK, labelcolor=INK)
+    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        label.set_color(INK)
+    return figure, axes
+
+
+def still(figure: Figure) -> Still:
+    """Return a chart as PNG; texts that were given no colour of their own are drawn to read on both grounds."""
+    for text in figure.findobj(Text):
+        if to_rgba(text.get_color()) == (0.0, 0.0, 0.0, 1.0):
+            text.set_color(INK)
+    for legend in figure.findobj(Legend):
+        legend.get_frame().set_visible(False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Still(png_of(np.array(canvas.buffer_rgba())), format="png")
+
+
 # ---- Tables ----------------------------------------------------------------------------------------------------------
 
-CELL = "padding:3px 8px;text-align:left;vertical-align:top;border:1px solid #d7dde3;overflow-wrap:anywhere;"
+EDGE, HEADING = "rgba(127,127,127,.35)", "rgba(127,127,127,.16)"
+GREEN, AMBER, RED, BLUE = (f"background:rgba({c},.18)" for c in ("46,160,67", "210,153,34", "218,54,51", "56,139,253"))
+CHANGED = "background:rgba(210,153,34,.28)"
+CELL = f"padding:3px 8px;text-align:left;vertical-align:top;border:1px solid {EDGE};white-space:normal;"
+LONG = 25  # letters: a longer word may be broken, where it can be read on
+
+
+def breakable(text: str) -> str:
+    """Return the HTML of a text whose long words may break: after a mark, or where there is none each 16 letters. That
+    holds also where a site strips the style."""
+
+    def cut(word: re.Match[str]) -> str:
+        parts = re.findall(r"[^/;:,)=+.-]{1,16}[/;:,)=+.-]*|[/;:,)=+.-]+", word[0])
+        return "<wbr>".join(html.escape(part, quote=False) for part in parts)
+
+    pieces = re.split(rf"(\S{{{LONG},}})", text)
+    return "".join(
+        re.sub(r".+", cut, one) if number % 2 else html.escape(one, quote=False) for number, one in enumerate(pieces)
+    )
 
 
 class Cell(NamedTuple):
@@ -791,25 +998,71 @@ class Cell(NamedTuple):
     columns: int = 1
     wide: str = ""  # of its column
     title: str = ""  # shown where the mouse rests on it
+    tint: str = ""  # one of GREEN, AMBER, RED, BLUE
 
     def __str__(self) -> str:
         tag = "th" if self.head else "td"
-        ground = "#fff0b8" if self.changed else "#e9edf1" if self.head else PAPER
+        ground = CHANGED if self.changed else f"background:{HEADING}" if self.head else self.tint
         span = f' rowspan="{self.rows}"' if self.rows > 1 else ""
         span += f' colspan="{self.columns}"' if self.columns > 1 else ""
         span += f' title="{html.escape(self.title)}"' if self.title else ""
         content = f"<b>● {self.content}</b>" if self.changed else self.content  # some sites take the colour away
         width = f"width:{self.wide};" if self.wide else ""
-        return f'<{tag}{span} style="{CELL}{width}color:{INK};background:{ground}">{content}</{tag}>'
+        return f'<{tag}{span} style="{CELL}{width}{ground}">{content}</{tag}>'
 
 
-def table(rows: Iterable[Iterable[Cell]]) -> HTML:
-    """Return an HTML table. Every colour is given, so that it reads the same on a dark page."""
-    body = "".join(f"<tr>{''.join(map(str, row))}</tr>" for row in rows)
-    style = (
-        f"border-collapse:collapse;font-size:13px;width:100%;max-width:{WIDTH}px;table-layout:fixed;background:{PAPER}"
-    )
-    return HTML(f'<table style="{style}">{body}</table>')
+def table(rows: Iterable[Iterable[Cell]], note: str = "") -> HTML:
+    """Return an HTML table. Words are not broken: a column is at least as wide as its longest one. Grounds let the page
+    through, and the text has the page's colour."""
+    body = "\n".join(f"<tr>{''.join(map(str, row))}</tr>" for row in rows)
+    style = f"border-collapse:collapse;font-size:13px;width:100%;max-width:{WIDTH}px;table-layout:auto;margin-left:0"
+    below = f"\n<p>{html.escape(note, quote=False)}</p>" if note else ""
+    return HTML(f'<table style="{style}">\n{body}\n</table>{below}')
 
 
-__all__ = ["sequence", "timeline"]
+@dataclass(repr=False)
+class Table:
+    """Rows of text under headings. A colour only repeats what a word in its row says: some viewers strip the styles.
+
+    As text, each row is a paragraph, and nothing is wrapped or padded: a value is always whole.
+    """
+
+    head: tuple[str, ...]
+    groups: list[tuple[str, list[tuple[str, ...]]]]
+    widths: tuple[int, ...]  # of the columns, in per cent
+    code: Collection[int] = ()  # the columns that hold what a machine writes
+    tints: Mapping[str, str] | None = None  # first word of a cell in the column `tinted` -> its style
+    tinted: int = 0
+    note: str = ""
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """All rows, without the headings."""
+        return [row for _, rows in self.groups for row in rows]
+
+    def _repr_html_(self) -> str:
+        sized = zip(self.head, self.widths, strict=True)
+        lines = [[Cell(html.escape(name, quote=False), head=True, wide=f"{width}%") for name, width in sized]]
+        for heading, rows in self.groups:
+            if heading:
+                lines.append([Cell(html.escape(heading, quote=False), head=True, columns=len(self.head))])
+            lines += [[self._cell(column, text) for column, text in enumerate(row)] for row in rows]
+        return str(table(lines, self.note).data)
+
+    def _cell(self, column: int, text: str) -> Cell:
+        content = breakable(text)
+        content = f"<code>{content}</code>" if text and column in self.code else content
+        word = text.replace(":", " ").partition(" ")[0]
+        return Cell(content, tint=(self.tints or {}).get(word, "") if column == self.tinted else "")
+
+    def __repr__(self) -> str:
+        lines = []
+        for heading, rows in self.groups:
+            lines += [f"[{heading}]"] if heading else []
+            for row in rows:
+                (_, first), *others = zip(self.head, row, strict=True)
+                lines += [first or "(nothing)", *[f"    {name}: {cell}" for name, cell in others if cell]]
+        return "\n".join([*lines, *([self.note] if self.note else [])])
+
+
+__all__ = ["sequence", "timeline", "you_are_here"]

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import html
+import weakref
 from collections.abc import Iterable
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from aiortc import RTCDtlsParameters, RTCDtlsTransport, RTCIceCandidate, RTCSessionDescription
 from aiortc.sdp import SessionDescription
 from IPython.display import HTML
 
-from loopback import STATES, Call, Peer, describe_sdp
+from loopback import STATES, Call, Event, Peer, describe_sdp, dtls_transports
 
-from .draw import Cell, table
+from .draw import Cell, breakable, table
+from .slider import show
 
 Facts = dict[tuple[str, str, str], str]  # (whose knowledge, of whom, what) -> value
 
 OWN = ("tracks", "description", "ufrag", "fingerprint", "candidates")
 OTHER = ("description", "ufrag", "fingerprint", "candidates")
 TOGETHER = ("keys",)
+MOST = 300  # snapshots of a call
 SDP_NAMES = {"ufrag": "ice-ufrag", "fingerprint": "fingerprint"}
-
-_last: WeakKeyDictionary[Call, Facts] = WeakKeyDictionary()  # what the strip before showed
 
 
 def dtls_transport(peer: Peer) -> RTCDtlsTransport | None:
     """Return the one transport all m-lines share (MAX_BUNDLE), None before there is one."""
-    transports = [receiver.transport for receiver in peer.pc.getReceivers()]
-    return transports[0] if transports else peer.pc.sctp.transport if peer.pc.sctp else None
+    return next(iter(dtls_transports(peer.pc)), None)
 
 
 def knowledge(call: Call) -> Facts:
@@ -91,24 +92,71 @@ def _addresses(candidates: Iterable[RTCIceCandidate]) -> str:
     return ", ".join(f"{candidate.type} {candidate.ip}:{candidate.port}" for candidate in candidates)
 
 
-def strip(call: Call) -> HTML:
+class Snapshot(NamedTuple):
+    """What both peers knew, from the moment before it until one thing happened."""
+
+    name: str
+    facts: Facts
+
+
+class Strip(HTML):  # type: ignore[misc]
+    """A strip as HTML; in a live notebook with a slider, through all that happened since the call's first strip."""
+
+    def __init__(self, call: Call, snapshots: list[Snapshot], facts: Facts, before: Facts | None) -> None:
+        super().__init__(_page(call, facts, before))
+        self.call, self.snapshots = call, snapshots
+
+    def _ipython_display_(self) -> None:
+        names = [*(one.name for one in self.snapshots), "now"]
+        show(str(self.data), names, self.at)
+
+    def at(self, number: int) -> str:
+        """Return the strip of one snapshot, changes since the one before marked."""
+        before = self.snapshots[number - 1].facts if number else None
+        return _page(self.call, self.snapshots[number].facts, before)
+
+
+_last: WeakKeyDictionary[Call, Facts] = WeakKeyDictionary()  # what the strip before showed
+_seen: WeakKeyDictionary[Call, list[Snapshot]] = WeakKeyDictionary()
+
+
+def _remember(call: Call) -> list[Snapshot]:
+    """Return a call's snapshots; from the first time on, one is added before each thing that its log tells of."""
+    if call not in _seen:
+        _seen[call] = []
+        listener, found, kept = call.log.listener, weakref.ref(call), _seen[call]
+
+        def listen(event: Event) -> None:
+            listener(event)
+            if (here := found()) is not None and len(kept) < MOST:
+                kept.append(Snapshot(f"{event.t * 1000:.1f} ms, before {event.who} {event.what}", knowledge(here)))
+
+        call.log.listener = listen
+    return _seen[call]
+
+
+def strip(call: Call) -> Strip:
     """Show what pc1 knows, what pc2 knows and the eight states; what has changed since the last strip is marked."""
-    facts = knowledge(call)
-    before = _last.get(call, facts)
-    first = call not in _last
+    facts, before = knowledge(call), _last.get(call)
     _last[call] = facts
+    return Strip(call, list(_remember(call)), facts, before)
+
+
+def _page(call: Call, facts: Facts, before: Facts | None) -> str:
+    """Return the table: these facts, marked where they differ from those before."""
+    old = facts if before is None else before
 
     def cell(peer: str, of: str, what: str) -> Cell:
         value = facts.get((peer, of, what), "")
         # The first four bytes of a fingerprint are enough to tell two apart.
         words = f"{value.partition(' ')[2][:11]}:…" if what == "fingerprint" and value else value
         title = f"a={SDP_NAMES[what]}:{value}" if what in SDP_NAMES and value else ""
-        return Cell(html.escape(words) or "-", changed=value != before.get((peer, of, what), ""), title=title)
+        return Cell(breakable(words) or "-", changed=value != old.get((peer, of, what), ""), title=title)
 
     left = [("itself", OWN), ("the other", OTHER), ("itself", TOGETHER)]
     names = [call.pc1.name, call.pc2.name]
     heads = ["", "", *(f"{name} knows" for name in names), "state", *names]
-    widths = ["6%", "10%", "18%", "18%", "18%", "15%", "15%"]
+    widths = ["", "", "22%", "22%", "", "", ""]  # the others are as wide as their longest word
     rows = [[Cell(head, head=True, wide=width) for head, width in zip(heads, widths, strict=True)]]
     for of, whats in left:
         for number, what in enumerate(whats):
@@ -118,9 +166,9 @@ def strip(call: Call) -> HTML:
     for row, state in zip(rows[1:], STATES, strict=False):
         row += [Cell(state, head=True), *(cell(name, "itself", state) for name in names)]
     rows[1 + len(STATES)].append(
-        Cell("" if first else _changes(facts, before), rows=len(rows) - 1 - len(STATES), columns=3)
+        Cell("" if before is None else _changes(facts, old), rows=len(rows) - 1 - len(STATES), columns=3)
     )
-    return table(rows)
+    return str(table(rows).data)
 
 
 def _changes(facts: Facts, before: Facts) -> str:

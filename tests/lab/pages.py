@@ -8,8 +8,9 @@ from PIL import Image
 
 
 def image(png: bytes) -> np.ndarray:
-    """Return the pixels of a PNG or JPEG."""
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    """Return the pixels of a PNG or JPEG, as they look on a white page."""
+    drawn = Image.open(io.BytesIO(png)).convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB"))
 
 
 def words(page: str) -> str:
@@ -20,7 +21,8 @@ def words(page: str) -> str:
 def rows_of(page: str) -> list[list[str]]:
     """Return the texts of an HTML table's cells."""
     return [
-        [words(cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", row)] for row in re.findall(r"<tr>.*?</tr>", page)
+        [words(cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", row, re.DOTALL)]
+        for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)
     ]
 
 

@@ -2,6 +2,7 @@
 
 import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -11,14 +12,30 @@ import numpy as np
 import pytest
 from conftest import run
 from faults import calling, logged, pictures
+from matplotlib.text import Text
 from pages import image
+from PIL import Image
 
 from loopback import STATES, Call, Event, Log, Peer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
 import lab
-from lab.draw import text_width
+from lab.draw import (
+    BAD,
+    BADGES,
+    GREEN,
+    HUES,
+    INK,
+    LAYERS,
+    SOFT,
+    Table,
+    breakable,
+    chart,
+    still,
+    text_width,
+    wrapped,
+)
 
 # ---- The sequence diagram --------------------------------------------------------------------------------------------
 
@@ -151,7 +168,7 @@ def test_pictures_are_png_of_notebook_width_and_not_empty(draw: Any) -> None:
     drawing = draw(run(scenario()).log)
     pixels = image(drawing._repr_png_())
     assert pixels.shape[1] == 980
-    assert (pixels[0] == 255).all(), "the ground is white, whatever page it lies on"
+    assert drawing.pixels[0, :, 3].max() < 60, "the page shows through"
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
     assert len(drawing.png) < 120_000
     assert "object at" not in repr(drawing)
@@ -193,13 +210,126 @@ def test_the_time_line_has_eight_lanes_without_holes() -> None:
 # ---- Tables ----------------------------------------------------------------------------------------------------------
 
 
-def test_tables_give_every_colour_and_use_nothing_a_page_may_strip() -> None:
+def test_tables_let_the_page_through_and_use_nothing_a_page_may_strip() -> None:
     async def scenario() -> str:
         async with calling() as call:
             return str(lab.strip(call).data) + str(lab.beside(Peer.create_offer, "pc.createOffer()", "a note").data)
 
-    page = run(scenario())
-    for cell in re.findall(r"<t[dh][^>]*>", page):
-        assert ";color:#" in cell
-        assert "background:#" in cell
+    page = run(scenario()) + Table(("a",), [("", [("kept",)])], (100,), tints={"kept": GREEN})._repr_html_()
+    for ground in re.findall(r"background:([^;\"]+)", page):
+        assert float(re.fullmatch(r"rgba\(\d+,\d+,\d+,(\.\d+)\)", ground)[1]) < 0.3, ground
+    for colour in re.findall(r"(?<![-\w])color: ?(#\w{6})", page):
+        assert min(contrast(colour, "#ffffff"), contrast(colour, "#111111")) > 4
     assert not re.search(r"<script|<svg|<style|class=|id=", page)
+
+
+def test_a_table_breaks_no_word_but_the_longest() -> None:
+    table = Table(("name", "value"), [("a", [("iceGatheringState", "127.0.0.1:43587"), ("x", "A1" * 40)])], (10, 90))
+    page = table._repr_html_()
+    assert "iceGatheringState" in page
+    assert "127.0.0.1:43587" in page
+    assert "anywhere" not in page
+    pieces = re.findall(r"[A1]{2,}", page)
+    assert "".join(pieces) == "A1" * 40
+    assert max(map(len, pieces)) < 25
+    assert (
+        breakable("a<b 0123456789/0123456789<abc&0123456789")
+        == "a&lt;b 0123456789/<wbr>0123456789&lt;abc&amp;0<wbr>123456789"
+    )
+    assert repr(table).splitlines() == [
+        "[a]",
+        "iceGatheringState",
+        "    value: 127.0.0.1:43587",
+        "x",
+        f"    value: {'A1' * 40}",
+    ]
+
+
+# ---- On a bright page and on a dark one ------------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours as WCAG has it, from 1 to 21."""
+    dark, bright = sorted((luminance(one), luminance(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_every_colour_reads_on_a_bright_page_and_on_a_dark_one() -> None:
+    for colour in (INK, SOFT, BAD, *HUES.values(), *BADGES.values()):
+        for ground in ("#ffffff", "#111111", "#0d1117"):  # JupyterLab's two, and the hosting site's dark one
+            assert contrast(colour, ground) > 4.2, (colour, ground)
+
+
+def test_no_word_of_a_refusal_or_of_a_flight_is_cut() -> None:
+    log = Log()
+    why = (
+        'Cannot handle offer in signaling state "have-local-offer", and a word-that-is-longer-than-its-room-' + "x" * 60
+    )
+    log("pc2", "refused offer", why)
+    flight = "DTLS ServerHello, Certificate, ServerKeyExchange, CertificateRequest, ServerHelloDone"
+
+    class Seen:
+        t, who, direction, layer, summary, dropped = log.now(), "pc1", "out", "DTLS", flight, False
+
+    class Tapped:
+        datagrams = (Seen(),)
+
+    drawing = lab.sequence(log, Tapped())
+    texts = [text.get_text() for text in drawing.figure.findobj(Text)]
+    assert not any("…" in text for text in texts)
+    assert flight in " ".join(" ".join(texts).split())
+    assert why.replace(" ", "") in "".join(texts).replace(" ", "")
+    assert text_width("x", 11) <= max(text_width(line, 11) for line in wrapped(why, 200, 11)) <= 200
+
+
+# ---- Time that moves -------------------------------------------------------------------------------------------------
+
+
+def test_what_lies_after_a_moment_is_faint() -> None:
+    call = run(whole_call())
+    for drawing in (lab.sequence(call.log), lab.timeline(call.log)):
+        assert [moment.t for moment in drawing.moments] == sorted(moment.t for moment in drawing.moments)
+        assert len(drawing.moments) > 10
+        moment = drawing.moments[len(drawing.moments) // 2]
+        edge = round(moment.pixel)
+        then = np.asarray(Image.open(io.BytesIO(drawing.at(moment))).convert("RGBA"))
+        parts = [(then[:edge], then[edge + 2 :]), (drawing.pixels[:edge], drawing.pixels[edge + 2 :])]
+        if not drawing.downwards:
+            parts = [(one[:, :edge], one[:, edge + 2 :]) for one in (then, drawing.pixels)]
+        (before, after), (whole, rest) = parts
+        assert (before == whole).all()
+        assert rest[..., 3].max() == 255
+        assert after[..., 3].max() < 40
+
+
+# ---- You are here ----------------------------------------------------------------------------------------------------
+
+
+def test_you_are_here_lights_what_is_named() -> None:
+    def lit(*names: str) -> int:
+        return int((lab.you_are_here(*names).pixels[..., 3] == 255).sum())
+
+    assert lit() < lit("ICE") < lit("ICE", "DTLS") < lit("call") == lit(*LAYERS)
+    with pytest.raises(ValueError, match="no layer IEC: there are call, offer/answer, SDP"):
+        lab.you_are_here("IEC")
+    for (x, y, width, height), _, _ in LAYERS.values():
+        assert 0 < x < x + width < 980
+        assert 0 < y < y + height < 304
+
+
+def test_a_lessons_own_chart_reads_on_both_pages() -> None:
+    figure, axes = chart(200)
+    axes.barh([0, 1], [3, 4], color=HUES["STUN"], label="time")
+    axes.text(1, 0, "a word")
+    axes.set_xlabel("ms")
+    axes.legend()
+    pixels = np.asarray(Image.open(io.BytesIO(still(figure).data)).convert("RGBA"))
+    assert pixels.shape == (200, 980, 4)
+    assert pixels[0, 0, 3] == 0
+    assert not ((pixels[..., :3].max(axis=2) < 60) & (pixels[..., 3] > 200)).any(), "nothing is black"
