@@ -120,6 +120,8 @@ class Rest:
             if not self.over.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.over.wait(), self.INTERVAL)
+            while track.successor:  # replaced meanwhile: this one has ended
+                track = track.successor
             return await recv(track)
 
         return resting

@@ -67,7 +67,7 @@ def test_what_loses_its_name_is_closed_and_nothing_else() -> None:
 
 def test_a_call_rests_between_cells_and_not_in_them() -> None:
     class Track:
-        asked = 0
+        asked, successor = 0, None
 
         async def recv(self) -> int:
             """Say how often it was asked."""
@@ -89,6 +89,23 @@ def test_a_call_rests_between_cells_and_not_in_them() -> None:
         rest.over.clear()
         assert await recv(track) == 3  # late, but it comes
         assert recv.__doc__ == "Say how often it was asked."
+
+    run(scenario())
+
+
+def test_the_source_of_a_resting_call_can_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        rest = bench.Rest()
+        monkeypatch.setattr(loopback.OutgoingTrack, "recv", rest.slowing(loopback.OutgoingTrack.recv))
+        async with calling() as call:
+            await call.run()
+            for width in (160, 240, 200):
+                rest.over.clear()
+                await asyncio.sleep(0.1)  # the sender waits for its turn
+                await call.switch(loopback.SyntheticSource(width, 160, 30))
+                rest.over.set()
+                assert (await lab.new_picture(call)).shape[1] == width
+                await call.check()
 
     run(scenario())
 
