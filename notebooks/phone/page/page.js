@@ -417,9 +417,14 @@ class Room {
 function hear(text) {
   try {
     const message = parseMessage(text, control.messages);
-    if (message.type === "pong") room.pong(message);
-    else if (message.type === "signal") peer.hear(phone.signal(message));
-    else phone.hear(message);
+    if (message.type === "pong") {
+      room.pong(message);
+    } else if (message.type === "signal") {
+      const inner = phone.signal(message);
+      peer.hear(inner);
+    } else {
+      phone.hear(message);
+    }
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     teacher.event(phone.name, "refused message", error.message);
