@@ -4,6 +4,7 @@ sdp_table(sdp)           each line with its meaning and the document that define
 sdp_table(sdp, peer)     the same, beside the values in that peer's live objects
 compare(offer, answer)   each line kept, changed, dropped or new, and why
 explain(line)            one line
+payload_types(sdp)       the codec behind each payload type
 edit(sdp, old, new)      replace one passage, or fail
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 from loopback import Peer  # first: it imports cv2 before aiortc  # isort: skip
 
-import html
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -20,71 +20,9 @@ from typing import NamedTuple
 from aiortc import RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver
 from aiortc.sdp import candidate_to_sdp, parse_h264_profile_level_id
 
-# ---- A table that reads as HTML and as text --------------------------------------------------------------------------
+from .draw import AMBER, BLUE, GREEN, RED, Table
 
-GREEN, AMBER, RED, BLUE = (f"background:rgba({c},.18)" for c in ("46,160,67", "210,153,34", "218,54,51", "56,139,253"))
-CELL = "text-align:left;vertical-align:top;white-space:normal;overflow-wrap:anywhere;padding:3px 8px"
 TINTS = {"kept": GREEN, "equal": GREEN, "changed": AMBER, "dropped": RED, "differs": RED, "new": BLUE, "wrong": RED}
-
-
-def _element(name: str, content: str, style: str = CELL, **attributes: int | str) -> str:
-    more = "".join(f' {attribute}="{value}"' for attribute, value in attributes.items())
-    return f'<{name}{more} style="{style}">{content}</{name}>'
-
-
-def _breakable(word: re.Match[str]) -> str:
-    """Let a long word break where it can be read on, also where the style that would break it is stripped."""
-    return re.sub(r"(?<=[/;)])(?=.)", "<wbr>", word[0])
-
-
-@dataclass(repr=False)
-class Table:
-    """Rows under headings. A colour only repeats what a word in its row says: some viewers strip the styles.
-
-    As text, each row is a paragraph, and nothing is wrapped or padded: a value is always whole.
-    """
-
-    head: tuple[str, ...]
-    groups: list[tuple[str, list[tuple[str, ...]]]]
-    widths: tuple[int, ...]  # of the columns, in per cent
-    code: Collection[int] = ()  # the columns that hold SDP
-    tints: Mapping[str, str] | None = None  # first word of a cell in the column `tinted` -> its style
-    tinted: int = 0
-    note: str = ""
-
-    @property
-    def rows(self) -> list[tuple[str, ...]]:
-        """All rows, without the headings."""
-        return [row for _, rows in self.groups for row in rows]
-
-    def _repr_html_(self) -> str:
-        sized = zip(self.head, self.widths, strict=True)
-        head = "".join(_element("th", html.escape(name, quote=False), width=f"{width}%") for name, width in sized)
-        lines = ['<table style="width:100%;table-layout:fixed;border-collapse:collapse">', f"<tr>{head}</tr>"]
-        for heading, rows in self.groups:
-            if heading:
-                lines.append(f"<tr>{_element('th', html.escape(heading, quote=False), colspan=len(self.head))}</tr>")
-            lines += ["<tr>" + "".join(map(self._cell, range(len(row)), row)) + "</tr>" for row in rows]
-        return "\n".join(
-            [*lines, "</table>", *([f"<p>{html.escape(self.note, quote=False)}</p>"] if self.note else [])]
-        )
-
-    def _cell(self, column: int, text: str) -> str:
-        content = re.sub(r"\S{25,}", _breakable, html.escape(text, quote=False))
-        content = f"<code>{content}</code>" if text and column in self.code else content
-        word = text.replace(":", " ").partition(" ")[0]
-        tint = (self.tints or {}).get(word, "") if column == self.tinted else ""
-        return _element("td", content, f"{CELL};{tint}" if tint else CELL)
-
-    def __repr__(self) -> str:
-        lines = []
-        for heading, rows in self.groups:
-            lines += [f"[{heading}]"] if heading else []
-            for row in rows:
-                (_, first), *others = zip(self.head, row, strict=True)
-                lines += [first or "(nothing)", *[f"    {name}: {cell}" for name, cell in others if cell]]
-        return "\n".join([*lines, *([self.note] if self.note else [])])
-
 
 # ---- Lines and sections ----------------------------------------------------------------------------------------------
 
@@ -138,6 +76,12 @@ def sections(sdp: str) -> list[Section]:
         mid = part.value("mid")
         found.append(part._replace(title=f"m-line {number}: {part.media}" + (f", mid {mid}" if mid else "")))
     return found
+
+
+def payload_types(sdp: str) -> dict[int, str]:
+    """Return the codec behind each payload type of all m-lines: {97: "VP8", 98: "rtx"}."""
+    named = [(number, codec) for part in sections(sdp) for number, codec in part.codecs.items()]
+    return {int(number): codec for number, codec in named if re.fullmatch("[0-9]{1,3}", number)}
 
 
 def edit(sdp: str, old: str, new: str) -> str:
@@ -198,11 +142,15 @@ PROTOCOLS = {
 
 def _media(parts: Parts, codecs: Codecs) -> str:
     port, formats = parts["port"], parts["formats"].split()
-    ports = {"0": "port 0: refused, or without a transport of its own", "9": "port 9: no address is known yet"}
+    ports = {
+        "0": "port 0: refused, or without a transport of its own",
+        "9": "port 9, which holds the place of a port: ICE candidates say the real ones",
+    }
     where = ports.get(port, f"port {port}")
     what = PROTOCOLS.get(parts["protocol"], f"by the protocol {parts['protocol']}")
     listed = ", ".join(format_name(number, codecs) for number in formats)
     are = "payload types, the preferred first:" if "RTP/" in parts["protocol"] else "format"
+    are = "SCTP port" if parts["protocol"] == "DTLS/SCTP" else are
     return f"an m-line for {parts['media']} on {where}; {what}; {are} {listed}"
 
 
@@ -238,8 +186,11 @@ def _rtpmap(parts: Parts, codecs: Codecs) -> str:
     more = f" and {channels} channels" if channels > 1 else ""
     special = {
         "rtx": ", which carries packets that are sent again (RFC 4588)",
-        "red": ", which carries a packet together with earlier ones (RFC 2198)",
+        "red": ", which carries a packet together with earlier ones (RFC 2198)"
+        if clock < 90
+        else ", a wrapper around packets of the video and of the data to rebuild them (RFC 2198; RFC 5109 section 14)",
         "ulpfec": ", which carries data to rebuild lost packets (RFC 5109)",
+        "flexfec": ", which carries data to rebuild lost packets (RFC 8627)",
         "flexfec-03": ", which carries data to rebuild lost packets (a draft of RFC 8627)",
         "telephone-event": ", which carries the tones of a telephone's keys (RFC 4733)",
         "CN": ", comfort noise for silence (RFC 3389)",
@@ -304,14 +255,15 @@ PARAMETERS: dict[str, tuple[str | dict[str, str], str]] = {
     "max-dpb": ("a decoded picture buffer of {}", "RFC 6184 section 8.1"),
     "max-fs": (
         "pictures of at most {} macroblocks (16 x 16 pixels)",
-        "RFC 7741 section 6.1; H264: RFC 6184 section 8.1",
+        "VP8: RFC 7741 section 6.1; VP9: RFC 9628 section 6; H264: RFC 6184 section 8.1",
     ),
-    "max-fr": ("at most {} pictures a second", "RFC 7741 section 6.1"),
+    "max-fr": ("at most {} pictures a second", "VP8: RFC 7741 section 6.1; VP9: RFC 9628 section 6"),
     "profile-id": ("profile {} of the codec", "VP9: RFC 9628 section 6; H265: RFC 7798 section 7.1"),
     "level-id": ("level {} of the codec", "RFC 7798 section 7.1"),
     "tier-flag": ("tier {} of the codec", "RFC 7798 section 7.1"),
     "tx-mode": ("packets by mode {}", "RFC 7798 section 7.1"),
     "level-idx": ("level index {} of AV1", "AV1 RTP payload format section 7.2"),
+    "mode": ("scalability mode {} of AV1", "drafts of the AV1 RTP payload format"),
     "profile": ("profile {} of AV1", "AV1 RTP payload format section 7.2"),
     "tier": ("tier {} of AV1", "AV1 RTP payload format section 7.2"),
     "minptime": ("wants packets of at least {} ms of sound", "RFC 7587 section 6.1"),
@@ -335,6 +287,19 @@ PARAMETERS: dict[str, tuple[str | dict[str, str], str]] = {
     "sprop-maxcapturerate": ("is likely to send at most {} samples a second", "RFC 7587 section 6.1"),
     "maxaveragebitrate": ("wants at most {} bits a second on average", "RFC 7587 section 6.1"),
     "repair-window": ("repairs packets that are at most {} microseconds old", "RFC 8627 section 5.1"),
+    "L": ("{} columns in a block of packets that is repaired", "RFC 8627 section 5.1"),
+    "D": ("{} rows in a block of packets that is repaired", "RFC 8627 section 5.1"),
+    "ToP": (
+        {
+            "0": "packets far from each other are repaired together (interleaved)",
+            "1": "packets next to each other are repaired together (not interleaved)",
+            "2": "each packet is repaired twice, by row and by column",
+        },
+        "RFC 8627 section 5.1",
+    ),
+    "x-google-min-bitrate": ("Chromium may not send less than {} kbit/s", "webrtc.org, no RFC"),
+    "x-google-start-bitrate": ("Chromium begins to send with {} kbit/s", "webrtc.org, no RFC"),
+    "x-google-max-bitrate": ("Chromium may not send more than {} kbit/s", "webrtc.org, no RFC"),
 }
 
 
@@ -353,6 +318,10 @@ def _parameter(text: str, codecs: Codecs) -> str:
     name, equals, value = text.strip().partition("=")
     if name == "profile-level-id":
         return describe_profile(value)
+    if name == "level-id" and value.isdecimal() and value.isascii():  # RFC 7798: thirty times the level
+        return f"level {int(value[:4]) / 30:.2g} of the codec (level-id {value})"
+    if name == "level-idx" and re.fullmatch("[0-9]|1[0-9]|2[0-3]", value):  # AV1, annex A.3
+        return f"level {2 + int(value) // 4}.{int(value) % 4} of AV1 (level-idx {value})"
     said, _ = PARAMETERS.get(name, ("", ""))
     if not equals or not said:
         return f"{text.strip()} (unknown here: a reader that does not know it ignores it)"
@@ -384,6 +353,7 @@ def _parameters_source(value: str) -> str:
 
 
 HDREXT, GOOGLE = "urn:ietf:params:rtp-hdrext:", "http://www.webrtc.org/experiments/rtp-hdrext/"
+ENCRYPT = f"{HDREXT}encrypt"
 EXTENSIONS = {
     f"{HDREXT}sdes:mid": ("the mid of its m-line", "RFC 9143 section 15"),
     f"{HDREXT}sdes:rtp-stream-id": ("the rid of its stream", "RFC 8852 section 3"),
@@ -420,40 +390,92 @@ EXTENSIONS = {
 
 def _msid(parts: Parts, codecs: Codecs) -> str:
     stream = "the track belongs to no stream" if parts["stream"] == "-" else f"the stream is {parts['stream']}"
-    return f"{stream}; the track is {parts['track']}" if parts["track"] else stream
+    return f"{stream}; its sender calls the track {parts['track']}" if parts["track"] else stream
 
 
 def _extension(parts: Parts, codecs: Codecs) -> str:
-    meaning, _ = EXTENSIONS.get(parts["uri"], (f"what {parts['uri']} names, which is unknown here", ""))
+    uri = parts["inner"] or parts["uri"]
+    meaning, _ = EXTENSIONS.get(uri, (f"what {uri} names, which is unknown here", ""))
+    meaning += ", encrypted" if parts["inner"] else ""
     way = {"sendonly": " that it sends", "recvonly": " that it receives", "inactive": " (not used)"}
     return f"an RTP packet{way.get(parts['way'] or '', '')} may carry, as extension {parts['id']}, {meaning}"
 
 
 def _extension_source(value: str) -> str:
-    uri = re.split(r"\s+", value.strip())[1:2]
-    _, source = EXTENSIONS.get("".join(uri), ("", ""))
-    return "; ".join(filter(None, ["RFC 8285 section 5", source]))
+    words = re.split(r"\s+", value.strip())
+    encrypted = words[1:2] == [ENCRYPT]
+    _, source = EXTENSIONS.get("".join(words[2:3] if encrypted else words[1:2]), ("", ""))
+    return "; ".join(filter(None, ["RFC 8285 section 5", "RFC 6904 section 4" if encrypted else "", source]))
+
+
+def join_address(address: str, port: str) -> str:
+    """Return address and port as one text; an IPv6 address stands in brackets, for it has colons of its own."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+# What stands behind a candidate's type: name -> what a value says. RFC 8839 lets anybody add pairs of a name and a
+# value; the last four are Chromium's.
+TAIL = {
+    "raddr": "",  # said with the type
+    "rport": "",
+    "tcptype": "",  # said with the transport
+    "ufrag": "of the description whose ice-ufrag is {}",
+    "generation": "ICE restarts before it: {}",
+    "network-id": "network {} of its machine",
+    "network-cost": "that network costs {} (0 is the best, 900 is mobile)",
+}
+TCP = {
+    "active": "opens a TCP connection from {}, and takes none (port 9 holds the place of a port)",
+    "passive": "waits for a TCP connection at {}",
+    "so": "opens a TCP connection from {} at the moment the other side opens its own",
+}
 
 
 def _candidate(parts: Parts, codecs: Codecs) -> str:
-    address = f"{parts['address']}:{parts['port']}"
-    related = re.search(r"raddr (\S+) rport (\d+)", parts["more"])
-    base = f" for {related[1]}:{related[2]}" if related else ""
-    where = {
-        "host": f"{address}, an address of the peer's own machine (host)",
-        "srflx": f"{address}, the address a STUN server saw{base} (server-reflexive)",
-        "prflx": f"{address}, the address the other peer saw{base} (peer-reflexive)",
-        "relay": f"{address}, an address lent by a TURN server{base} (relay)",
-    }.get(parts["type"], f"{address}, of the unknown type {parts['type']}")
+    words = parts["more"].split()
+    tail = dict(zip(words[::2], words[1::2], strict=False))
+    address = join_address(parts["address"], parts["port"])
+    hidden = tail.get("raddr", "") in ("0.0.0.0", "::")
+    base = f" for {join_address(tail['raddr'], tail.get('rport', '?'))}" if "raddr" in tail and not hidden else ""
+    base = ", its own address not told" if hidden else base
+    kind = {
+        "host": "an address of the peer's own machine (host)",
+        "srflx": f"the address a STUN server saw{base} (server-reflexive)",
+        "prflx": f"the address the other peer saw{base} (peer-reflexive)",
+        "relay": f"an address lent by a TURN server{base} (relay)",
+    }.get(parts["type"], f"of the unknown type {parts['type']}")
     if parts["address"].endswith(".local"):
-        where += ", hidden behind a name (mDNS)"
-    if "tcptype active" in parts["more"]:
-        where += ", from where it opens the TCP connection itself (port 9 stands for any)"
+        kind += ", hidden behind a name that only the local network can look up (mDNS)"
+    how = TCP.get(tail.get("tcptype", ""), f"can be reached over {parts['transport'].upper()} at {{}}").format(address)
     component = {"1": "RTP, and RTCP with it", "2": "RTCP"}.get(parts["component"], "unknown")
-    return (
-        f"can be reached over {parts['transport'].upper()} at {where}; component {parts['component']} ({component}), "
-        f"priority {parts['priority']}, foundation {parts['foundation']}"
-    )
+    said = [f"{how}, {kind}", f"component {parts['component']} ({component})", f"priority {parts['priority']}"]
+    said.append(f"foundation {parts['foundation']}")
+    said += [TAIL.get(name, f"{name} {{}}, unknown here").format(value) for name, value in tail.items()]
+    return "; ".join(filter(None, said))
+
+
+def _candidate_source(value: str) -> str:
+    words = value.split()[8:]
+    sources = ["RFC 8839 section 5.1"]
+    sources += ["RFC 6544 section 4.5"] if "tcptype" in words else []
+    sources += ["webrtc.org, no RFC"] if {"generation", "network-id", "network-cost", "ufrag"} & {*words} else []
+    return "; ".join(sources)
+
+
+EXTENDED_REPORTS = {
+    "rcvr-rtt": "the round trip as the receiver sees it",
+    "stat-summary": "a summary of losses and delays",
+    "voip-metrics": "how a voice call sounds",
+    "pkt-loss-rle": "which packets were lost",
+    "pkt-dup-rle": "which packets came twice",
+    "pkt-rcpt-times": "when each packet came",
+}
+
+
+def _extended_reports(parts: Parts, codecs: Codecs) -> str:
+    formats = re.split(r"\s+", parts["formats"].strip())
+    said = [EXTENDED_REPORTS.get(re.split("[=:]", one)[0], f"{one}, which is unknown here") for one in formats]
+    return f"takes longer RTCP reports: {'; '.join(said)}"
 
 
 OPTIONS = {
@@ -585,7 +607,7 @@ RULES = {
     ),
     "extmap": Rule(
         "header extension",
-        r"(?P<id>\d+)(?:/(?P<way>\w+))? (?P<uri>\S+)(?: .*)?",
+        rf"(?P<id>\d+)(?:/(?P<way>\w+))? (?:{re.escape(ENCRYPT)} (?P<inner>\S+)|(?P<uri>\S+))(?: .*)?",
         _extension,
         "RFC 8285 section 5",
     ),
@@ -682,6 +704,28 @@ RULES = {
         "RFC 5576 section 4.1; cname: section 6.1",
     ),
     "ssrc-group": Rule("SSRC group", r"(?P<semantics>\S+) (?P<numbers>[\d ]+)", _source_group, "RFC 5576 section 4.2"),
+    "rtcp-xr": Rule("extended reports", f"(?P<formats>{ANY})", _extended_reports, "RFC 3611 section 5"),
+    "cryptex": Rule(
+        "cryptex", "", "header extensions of RTP packets may be encrypted, all together", "RFC 9335 section 4"
+    ),
+    "dcmap": Rule(
+        "data channel",
+        r"(?P<id>\d+)(?: (?P<options>.+))?",
+        lambda parts, _: f"data channel {parts['id']} is there from the start: {parts['options'] or 'no options'}",
+        "RFC 8864 section 5.1",
+    ),
+    "dcsa": Rule(
+        "attribute of a data channel",
+        r"(?P<id>\d+) (?P<line>.+)",
+        "for the data channel {id}: {line}",
+        "RFC 8864 section 5.2",
+    ),
+    "sctp-init": Rule(
+        "SCTP's first message",
+        f"(?P<chunk>{IDENTIFIER})",
+        "what SCTP would say first (INIT), in base64: it saves round trips before a data channel opens",
+        "draft-hancke-tsvwg-snap-00",
+    ),
     "sctp-port": Rule("SCTP port", f"(?P<port>{NUMBER})", "SCTP port {port}, inside DTLS", "RFC 8841 section 5"),
     "max-message-size": Rule(
         "largest message",
@@ -723,6 +767,24 @@ RULES = {
     ),
     "content": Rule("content", f"(?P<what>{ANY})", "the media is of the kind {what}", "RFC 4796 section 5"),
     "label": Rule("label", f"(?P<label>{ANY})", "an application's name for the m-line: {label}", "RFC 4574 section 4"),
+    "connection": Rule(
+        "connection",
+        "(?P<which>new|existing)",
+        "a TCP or DTLS connection: {which}",
+        "RFC 4145 section 5",
+    ),
+    "silenceSupp": Rule(
+        "silence suppression", f"(?P<how>{ANY})", "whether silence is sent, a line of telephony: {how}", "RFC 3108"
+    ),
+    "source-filter": Rule(
+        "source filter", f"(?P<filter>{ANY})", "only packets from these addresses: {filter}", "RFC 4570 section 3"
+    ),
+    "ts-refclk": Rule("clock", f"(?P<clock>{ANY})", "its time stamps go by the clock {clock}", "RFC 7273 section 4"),
+    "mediaclk": Rule("media clock", f"(?P<clock>{ANY})", "how its media clock runs: {clock}", "RFC 7273 section 5"),
+    "lang": Rule("language", f"(?P<tag>{ANY})", "the language of the media is {tag}", "RFC 8866 section 6.12"),
+    "quality": Rule("quality", f"(?P<value>{ANY})", "quality {value} of 10", "RFC 8866 section 6.14"),
+    "type": Rule("type of conference", f"(?P<what>{ANY})", "the session is of the type {what}", "RFC 8866 section 6.9"),
+    "nortpproxy": Rule("rtpproxy's mark", f"(?P<text>{ANY})", "a media proxy has been here", "rtpproxy, no RFC"),
     "tool": Rule("tool", f"(?P<tool>{ANY})", "made by the program {tool}", "RFC 8866 section 6.3"),
     "x-google-flag": Rule(
         "Chromium's flag", f"(?P<flag>{ANY})", "{flag}: an old way to ask for simulcast", "webrtc.org, no RFC"
@@ -730,7 +792,12 @@ RULES = {
 }
 
 # For some kinds the document depends on the value.
-SOURCES = {"fmtp": _parameters_source, "rtcp-fb": _feedback_source, "extmap": _extension_source}
+SOURCES = {
+    "fmtp": _parameters_source,
+    "rtcp-fb": _feedback_source,
+    "extmap": _extension_source,
+    "candidate": _candidate_source,
+}
 
 
 def explain(line: str, codecs: Codecs | None = None) -> Explanation:
@@ -960,6 +1027,7 @@ KEPT, CHANGED, DROPPED, NEW = "kept", "changed", "dropped", "new"
 
 # kind of line -> verdict -> the reason. {one} made the offer, {two} the answer.
 OWN_CANDIDATES = "each side has its own addresses"
+BUNDLED = "bundled: the first m-line's transport serves this one too, so its candidates do"
 OWN_NUMBERS = "each side numbers its own packets"
 ONLY_OFFERER = "{two} does not write this line"
 REASONS: dict[str, dict[str, str]] = {
@@ -999,7 +1067,7 @@ REASONS: dict[str, dict[str, str]] = {
         KEPT: "both want this codec",
         CHANGED: "one number for two codecs: each side receives by its own list",
         DROPPED: "codec not wanted by {two}",
-        NEW: "only {two} has this codec: it was not offered",
+        NEW: "not offered, which is allowed: {two} can receive it too (RFC 3264 section 6.1)",
     },
     "fmtp": {
         KEPT: "the same parameters on both sides",
@@ -1047,6 +1115,7 @@ class Sides(NamedTuple):
     one: str
     two: str
     elsewhere: Mapping[str, Mapping[str, str]]  # verdict -> kind of line -> where else the other side has it
+    bundled: bool = False  # the answered m-line goes over the transport of one before it
 
 
 def pairing_key(line: str) -> tuple[str, ...]:
@@ -1123,6 +1192,8 @@ def _why_setup(offered: str, answered: str, sides: Sides) -> str:
 def _why_media(offered: str, answered: str, sides: Sides) -> str:
     """What changed in an m= line: refused, its port, its payload types."""
     said, reply = offered[2:].split(), answered[2:].split()
+    if len(said) < 3 or len(reply) < 3:
+        return "wrong: such a line has a kind, a port and a protocol"
     if reply[1] == "0" != said[1]:
         return f"port 0: {sides.two} refuses this m-line"
     reasons = ["each side has its own port"] if said[1] != reply[1] else []
@@ -1152,6 +1223,8 @@ def _why(offered: str, answered: str, sides: Sides) -> str:
     refused = sides.answered.value("m=").split()[1:2] == ["0"]
     if verdict == DROPPED and refused:
         return "goes with the refused m-line"
+    if verdict == DROPPED and kind == "candidate" and sides.bundled:
+        return BUNDLED
     number = split_line(offered)[1].partition(" ")[0]
     codec_dropped = number in sides.offered.codecs and number not in sides.answered.codecs
     if verdict == DROPPED and kind in ("fmtp", "rtcp-fb") and codec_dropped:
@@ -1187,10 +1260,12 @@ def compare(
     padded = [[*found, *[Section("", [])] * (count - len(found))] for found in (offered, answered)]
     titles = [one.title or other.title for one, other in zip(*padded, strict=True)]
     chosen = {one.title for one in _chosen([*offered, *answered[len(offered) :]], section)}
+    groups_of = [value.split() for kind, value in map(split_line, answered[0].lines) if kind == "group"]
+    bundled = {mid for semantics, *mids in filter(None, groups_of) if semantics == "BUNDLE" for mid in mids[1:]}
     groups: list[tuple[str, list[tuple[str, ...]]]] = []
     for number, (title, one, other) in enumerate(zip(titles, *padded, strict=True)):
         elsewhere = {NEW: _elsewhere(number, offered, names[0]), DROPPED: _elsewhere(number, answered, names[1])}
-        sides = Sides(one, other, *names, elsewhere)
+        sides = Sides(one, other, *names, elsewhere, other.value("mid") in bundled)
         rows: list[tuple[str, ...]] = [
             (said, reply, f"{_verdict(said, reply)}: {_why(said, reply, sides)}")
             for said, reply in pair_lines(one.lines, other.lines)

@@ -4,6 +4,7 @@ import loopback  # noqa: F401  first: it imports cv2 before aiortc  # isort: ski
 
 import html
 import re
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -17,12 +18,24 @@ from browsers import CHROMIUM, FIREFOX
 from conftest import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from playwright.sync_api import sync_playwright
 
 from loopback import NO_SERVERS, Call, LoopbackOnly, Peer, SyntheticSource, without_candidates
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
-from lab.sdp import DIRECTIONS, Table, compare, describe_profile, edit, explain, pair_lines, sdp_table, sections
+from lab.sdp import (
+    DIRECTIONS,
+    Table,
+    compare,
+    describe_profile,
+    edit,
+    explain,
+    pair_lines,
+    payload_types,
+    sdp_table,
+    sections,
+)
 
 Descriptions = dict[str, str]
 
@@ -158,6 +171,34 @@ def test_every_line_of_a_browser_is_explained(sdp: str) -> None:
         ("m=audio 9 UDP/TLS/RTP/SAVPF 0", "0 (PCMU)"),
         ("c=IN IP4 0.0.0.0", "holds the place of an address"),
         ("candidate:1 1 udp 2130706431 127.0.0.1 5000 typ host", "can be reached over UDP at 127.0.0.1:5000"),
+        ("candidate:1 1 udp 2130706431 2001:db8::1 5000 typ host", "over UDP at [2001:db8::1]:5000"),
+        (
+            "candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active",
+            "opens a TCP connection from 192.0.2.1:9, and takes",
+        ),
+        ("candidate:1 1 tcp 1 192.0.2.1 3478 typ host tcptype passive", "waits for a TCP connection at 192.0.2.1:3478"),
+        ("candidate:1 1 udp 1 192.0.2.1 5 typ srflx raddr 0.0.0.0 rport 0", "saw, its own address not told"),
+        ("candidate:1 1 udp 1 192.0.2.1 5 typ srflx raddr 10.0.0.1 rport 7", "a STUN server saw for 10.0.0.1:7"),
+        ("candidate:1 1 udp 1 10.0.0.1 5 typ host generation 0 network-id 3", "network 3 of its machine"),
+        ("candidate:1 1 udp 1 10.0.0.1 5 typ host ufrag aB network-cost 10", "ice-ufrag is aB; that network costs 10"),
+        ("candidate:1 1 udp 1 10.0.0.1 5 typ host made-up 7", "made-up 7, unknown here"),
+        ("m=video 9 UDP/TLS/RTP/SAVPF 0", "port 9, which holds the place of a port"),
+        ("m=application 9 DTLS/SCTP 5000", "SCTP port 5000"),
+        ("a=rtpmap:116 red/90000", "a wrapper around packets of the video"),
+        ("a=rtpmap:63 red/48000/2", "carries a packet together with earlier ones"),
+        ("a=fmtp:49 level-id=93", "level 3.1 of the codec (level-id 93)"),
+        ("a=fmtp:49 level-id=120", "level 4 of the codec"),
+        ("a=fmtp:45 level-idx=5;mode=L1T2", "level 3.1 of AV1 (level-idx 5); scalability mode L1T2"),
+        ("a=fmtp:35 L=5;D=10;ToP=2;repair-window=200000", "repaired twice, by row and by column; repairs packets"),
+        ("a=fmtp:97 x-google-min-bitrate=1000", "may not send less than 1000 kbit/s"),
+        (
+            "a=extmap:5 urn:ietf:params:rtp-hdrext:encrypt urn:ietf:params:rtp-hdrext:sdes:mid",
+            "the mid of its m-line, enc",
+        ),
+        ("a=rtcp-xr:rcvr-rtt=all", "takes longer RTCP reports: the round trip as the receiver sees it"),
+        ("a=cryptex", "may be encrypted"),
+        ('a=dcmap:2 label="chat"', 'data channel 2 is there from the start: label="chat"'),
+        ("a=sctp-init:AQAAHg==", "saves round trips before a data channel opens"),
     ],
 )
 def test_a_meaning_is_made_from_the_values_of_the_line(line: str, said: str) -> None:
@@ -171,6 +212,45 @@ def test_a_payload_type_is_named_by_its_section() -> None:
         in explain("a=fmtp:97 apt=96", video.codecs).meaning
     )
     assert "102 (H264)" in explain(video.lines[0], video.codecs).meaning
+
+
+OFFERS = """async () => {
+    const pc = new RTCPeerConnection();
+    pc.addTransceiver("audio");
+    pc.addTransceiver("video", {sendEncodings: [{rid: "q", scaleResolutionDownBy: 2}, {rid: "f"}]});
+    pc.createDataChannel("chat");
+    await pc.setLocalDescription();
+    const first = pc.localDescription.sdp;
+    const other = new RTCPeerConnection();
+    await other.setRemoteDescription(pc.localDescription);
+    await other.setLocalDescription();
+    await pc.setRemoteDescription(other.localDescription);
+    pc.getTransceivers()[1].stop();
+    await pc.setLocalDescription();
+    return [first, other.localDescription.sdp, pc.localDescription.sdp];
+}"""
+
+
+def test_every_line_of_this_machines_chromium_is_explained() -> None:
+    with sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        offer, answer, second = page.evaluate(OFFERS)
+        browser.close()
+    for sdp in (offer, answer, second):
+        check_explained(sdp)
+    check_accounts_for_all_lines(offer, answer)
+    assert "port 0: refused" in explain(sections(second)[2].lines[0]).meaning
+
+
+def test_payload_types_are_numbers_with_their_codec() -> None:
+    found = payload_types(CHROMIUM)
+    assert (found[111], found[96], found[97]) == ("opus", "VP8", "rtx")
+    assert payload_types("m=video 9 RTP 1\na=rtpmap:x VP8/90000") == {}
+
+
+def test_lines_of_an_m_line_without_its_parts_are_compared() -> None:
+    assert compare("m=", "m=").rows == [("m=", "m=", "kept: wrong: such a line has a kind, a port and a protocol")]
 
 
 @pytest.mark.parametrize(
@@ -307,7 +387,12 @@ def test_each_line_of_a_real_call_is_classified_once(real: Descriptions) -> None
 def test_a_description_without_its_candidates_is_compared_too(real: Descriptions) -> None:
     table = check_accounts_for_all_lines(real["offer"], without_candidates(real["answer"]))
     found = [row[2] for row in table.rows if row[0].startswith("a=candidate")]
-    assert set(found) == {"dropped: each side has its own addresses"}
+    own, bundled = "dropped: each side has its own addresses", "dropped: bundled: the first m-line's transport serves"
+    for row in (row for title, rows in table.groups for row in rows if row[0].startswith("a=candidate")):
+        assert row[2].startswith((own, bundled))
+    assert {verdict for verdict in found if verdict.startswith(own)} == {own}
+    bundled_lines = sum(verdict.startswith(bundled) for verdict in found)
+    assert bundled_lines == sum(line.startswith("a=candidate") for s in sections(real["offer"])[2:] for line in s.lines)
 
 
 def test_a_codec_that_is_not_wanted_takes_its_lines_along() -> None:
