@@ -147,7 +147,7 @@ async def serve(options: argparse.Namespace) -> None:
 def run(program: Coroutine[object, object, None]) -> tuple[str, int]:
     """Run until it ends, Ctrl-C or SIGTERM. Return what failed, "" for nothing, and the exit status: 0 done, 1 failed,
     130 Ctrl-C, 143 SIGTERM."""
-    ended_by = 0
+    ended_by, before = 0, {}
 
     async def until_signal() -> None:
         task, loop = asyncio.ensure_future(program), asyncio.get_running_loop()
@@ -158,8 +158,7 @@ def run(program: Coroutine[object, object, None]) -> tuple[str, int]:
                 loop.call_soon_threadsafe(task.cancel)
             ended_by = sign
 
-        for sign in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(sign, end)
+        before.update({sign: signal.signal(sign, end) for sign in (signal.SIGINT, signal.SIGTERM)})
         await asyncio.wait([task])
         if not task.cancelled():
             task.result()
@@ -168,6 +167,9 @@ def run(program: Coroutine[object, object, None]) -> tuple[str, int]:
         asyncio.run(until_signal())
     except CallError as error:
         return str(error), 1
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
     return "", 128 + ended_by if ended_by else 0
 
 

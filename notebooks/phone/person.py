@@ -202,7 +202,8 @@ class Person:
     def _draw(self, view: View, conversation: Conversation | None) -> Picture:
         phone, name = self.end.phone, self.end.name
         keys = {key: words for key, words in KEYS.items() if conversation or key in "gq"}
-        message: Words = (str(phone), INK)
+        over = f"{name}: the call with {conversation.other} is over" if conversation else ""
+        message: Words = (over if phone.state in ("idle", "away") and over else str(phone), INK)
         if conversation is None:
             others = ", ".join(phone.people) or "nobody else"
             words = ((f"In the room: {others}", INK), ("The pictures come with a call.", FAINT))
