@@ -1,4 +1,5 @@
-"""Lesson 00 as a reader meets it: opened in JupyterLab, in a real browser, and run from the menu."""
+"""Lesson 00 as a learner meets it: a copy of their own, opened in JupyterLab, in a real browser, and run from the
+menu."""
 
 import loopback  # first: it imports cv2 before aiortc, which has to be so in every process  # isort: skip
 
@@ -40,23 +41,14 @@ CELLS = """() => [...document.querySelectorAll('.jp-CodeCell')].map(cell => ({
     prompt: cell.querySelector('.jp-InputPrompt').innerText,
     source: cell.querySelector('.jp-InputArea-editor').innerText,
 }))"""
+OUTPUTS = "document.querySelectorAll('.jp-OutputArea-output').length"
+MOVING = ".jp-OutputArea .widget-image"
 PICTURES = "[...document.querySelectorAll(`.jp-OutputArea-output img[src^='data:image/${kind}']`)]"
-
-
-def copy_without_outputs(folder: Path) -> Path:
-    """Copy notebooks/ there, the lesson without what is stored in it: all that is seen then comes from this run."""
-    shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    notebook = nbformat.read(folder / LESSON, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    nbformat.write(notebook, folder / LESSON)
-    return folder
 
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """The address of a JupyterLab with its own settings and a copy of the lessons; ended after the test."""
+    """The address of a JupyterLab with its own settings, opened on a learner's copy; ended after the test."""
     folders = {name: tmp_path / name.lower() for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
     runtime, settings = tmp_path / "runtime", tmp_path / "settings"
     for name, values in SETTINGS.items():
@@ -64,10 +56,9 @@ def address(tmp_path: Path) -> Iterator[str]:
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(values))
     changes = {"JUPYTER_RUNTIME_DIR": runtime, "JUPYTERLAB_SETTINGS_DIR": settings, **folders}
-    lessons = copy_without_outputs(tmp_path / "notebooks")
     with (tmp_path / "server.txt").open("wb") as words:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *SERVER, f"--ServerApp.root_dir={lessons}"],
+            [sys.executable, str(NOTEBOOKS / "learn.py"), "--folder", str(tmp_path / "mine"), *SERVER],
             env=environment(**{name: str(folder) for name, folder in changes.items()}),
             stdout=words,
             stderr=words,
@@ -98,7 +89,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=SECONDS * 1000
         )
         try:
-            page = browser.new_page(viewport={"width": 1300, "height": 1000})
+            page = browser.new_page(viewport={"width": 1280, "height": 1000})
             page.set_default_timeout(SECONDS * 1000)
             yield page
         finally:
@@ -140,7 +131,9 @@ def run_all_cells(page: Page, screenshot: Path) -> list[str]:
 
 
 def test_lesson_00_runs_from_the_menu_and_the_picture_moves(address: str, page: Page, tmp_path: Path) -> None:
-    page.goto(f"{address}lab/tree/{LESSON}")
+    page.goto(address)  # opens the first lesson
+    page.locator(".jp-CodeCell").first.wait_for()
+    assert page.evaluate(OUTPUTS) == 0, "something is answered before it is asked"
     seen = run_all_cells(page, tmp_path / "live.png")
 
     errors = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type*='stderr']")
@@ -155,8 +148,20 @@ def test_lesson_00_runs_from_the_menu_and_the_picture_moves(address: str, page: 
     figures = pictures(page, "png")
     stored = nbformat.read(NOTEBOOKS / LESSON, as_version=4)
     outputs = [output for cell in stored.cells for output in cell.get("outputs", [])]
-    assert len(figures) == sum("image/png" in output.get("data", {}) for output in outputs)
+    moving = page.locator(MOVING)
+    assert len(figures) + moving.count() == sum("image/png" in output.get("data", {}) for output in outputs)
     for number, figure in enumerate(figures):
         look(page, "png", number, tmp_path / f"figure-{number}.png")
         assert decoded(figure).std() > 5, f"figure {number} is empty"
     assert max(decoded(figure).shape[1] for figure in figures) >= 600
+
+    # The diagram has a slider: to its left is an earlier moment.
+    diagram = moving.first
+    handle = page.locator(".jp-OutputArea .widget-slider .noUi-handle").first
+    handle.scroll_into_view_if_needed()
+    whole = diagram.get_attribute("src")
+    handle.focus()
+    for _ in range(9):
+        handle.press("ArrowLeft")
+    page.wait_for_function("([picture, before]) => picture.src !== before", arg=[diagram.element_handle(), whole])
+    page.screenshot(path=tmp_path / "slider.png")
