@@ -77,6 +77,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+def kill(browser: Browser) -> None:
+    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    os.kill(next(process["id"] for process in processes if process["type"] == "browser"), signal.SIGKILL)
+
+
 Opened = Callable[..., Page]
 
 
@@ -331,11 +336,9 @@ def test_leaving_closing_the_tab_and_a_killed_browser(opened: Opened, playwright
     other = launched(playwright)
     cem = join(opened(browser=other), "Ben", "test", "silence")
     connected(ann, cem)
-    processes = other.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
-    os.kill(next(process["id"] for process in processes if process["type"] == "browser"), signal.SIGKILL)
+    kill(other)
     says(ann, "Ben has left.")
     expect(ann.locator("#people li")).to_have_count(0)
-    other.close()
 
 
 def test_a_name_that_is_taken_a_name_that_is_none_a_full_room(opened: Opened, tmp_path: Path) -> None:
@@ -630,3 +633,218 @@ def test_what_the_server_should_not_say_is_refused_by_its_name(opened: Opened) -
         wait_until(lambda event=event: logged(ann, event), SECONDS)
     ann.click("#reject")
     connected(ann, join(ben, "Ben", "test", "silence"))
+
+
+def test_a_call_outlives_the_server_and_both_come_back(opened: Opened, tmp_path: Path) -> None:
+    with serving(tmp_path) as (address, server):
+        ann, ben = connected(
+            join(opened(at=address), "Ann", "test", "silence"), join(opened(at=address), "Ben", "test", "tone")
+        )
+        server.kill()
+        for page in (ann, ben):
+            expect(page.locator("#server")).to_have_text("The server is gone. The call goes on.")
+            numbers(page)
+    with serving(tmp_path, "--port", address.rpartition(":")[2]):
+        for page, name in ((ann, "Ben"), (ben, "Ann")):
+            expect(page.locator("#server")).to_have_text("")
+            expect(page.locator("#people span")).to_have_text(name)
+            in_state(page, "in call")
+            numbers(page)
+            expect(page.locator("#delay")).to_have_text(re.compile(r"^\d{1,4} ms"))  # not by the new server's clock
+            assert (logged(page, "server lost"), logged(page, "server back"), logged(page, "hear that")) == (1, 1, 0)
+        ben.click("#hangUp")
+        says(ann, "Ben hung up.")
+        connected(ann, ben)  # and everything works again
+
+
+def test_everybody_comes_back_when_the_server_does(opened: Opened, tmp_path: Path) -> None:
+    with serving(tmp_path) as (address, server):
+        ann, ben = (join(opened(at=address), name, "test", "silence") for name in ("Ann", "Ben"))
+        call(ann, "Ben")
+        in_state(ben, "ringing")
+        server.kill()
+        for page in (ann, ben):
+            expect(page.locator("#server")).to_have_text("The server is gone. Trying again …")
+            says(page, "You come back in as soon as the server is there.")
+        ben.click("#leave")
+        says(ben, "Type a name and join.")
+        ben.click("#enter")
+        expect(ben.get_by_role("alert")).to_contain_text("The server does not answer")
+    with serving(tmp_path, "--port", address.rpartition(":")[2]):
+        in_state(ann, "idle")
+        expect(ann.locator("#people li")).to_have_count(0)  # Ben had left
+        join(ben, "Ben", "test", "silence")
+        connected(ann, ben)
+
+
+def test_the_other_end_is_killed_and_there_is_no_server_to_tell(
+    opened: Opened, playwright: Playwright, tmp_path: Path
+) -> None:
+    with serving(tmp_path) as (address, server):
+        other = launched(playwright)
+        ann = join(opened(at=address), "Ann", "test", "silence")
+        ben = join(opened(at=address, browser=other), "Ben", "test", "silence")
+        connected(ann, ben)
+        numbers(ann)
+        server.kill()
+        kill(other)
+        says(ann, "Nothing comes from Ben any more. Waiting")
+        ann.evaluate(  # as the browser does some ten seconds later
+            """async () => {
+                const { pc } = (await import("/page/page.js")).peer;
+                Object.defineProperty(pc, "connectionState", { value: "failed" });
+                pc.dispatchEvent(new Event("connectionstatechange"));
+            }"""
+        )
+        says(ann, "The connection with Ben was lost. You come back in as soon as the server is there.")
+
+
+def test_four_calls_in_a_row_do_not_grow(opened: Opened) -> None:
+    ann, ben = opened(), opened()
+    for page in (ann, ben):
+        page.evaluate(
+            """() => {
+                const Real = RTCPeerConnection;
+                window.made = [];
+                window.RTCPeerConnection = class extends Real {};
+                const close = Real.prototype.close;
+                Real.prototype.close = function () { made.push(new WeakRef(this)); return close.call(this); };
+            }"""
+        )
+    join(ann, "Ann", "test", "silence")
+    join(ben, "Ben", "test", "silence")
+    heaps = []
+    for _ in range(5):
+        connected(ann, ben)
+        numbers(ben)
+        ann.click("#hangUp")
+        in_state(ben, "idle")
+        heaps.append([measured(page) for page in (ann, ben)])
+    for end, page in enumerate((ann, ben)):
+        assert page.evaluate("made.length") == 5
+        wait_until(lambda page=page: page.evaluate(COLLECTED), SECONDS)
+        first, last = heaps[0][end], heaps[-1][end]
+        assert last["Nodes"] <= first["Nodes"] + 200, (first, last)  # the log is of the present call
+        assert last["JSEventListeners"] <= first["JSEventListeners"] + 5, (first, last)
+        assert last["JSHeapUsedSize"] < first["JSHeapUsedSize"] + 500_000, (first, last)
+
+
+COLLECTED = """async () => {
+    for (let times = 0; times < 5; times++) { gc(); await new Promise(resolve => setTimeout(resolve, 20)); }
+    return made.every(connection => connection.deref() === undefined);
+}"""
+
+
+def measured(page: Page) -> dict[str, float]:
+    """What the browser counts in a page, after a garbage collection."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    session.send("HeapProfiler.collectGarbage")
+    found = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
+    session.detach()
+    return found
+
+
+# ---- For everybody ---------------------------------------------------------------------------------------------------
+
+
+def test_a_call_by_keyboard_alone(opened: Opened) -> None:
+    ann, ben = opened(), join(opened(), "Ben", "test", "silence")
+    ann.keyboard.type("Ann")  # the name has the focus
+    ann.keyboard.press("Enter")
+    in_state(ann, "idle")
+    press(ann, "Call Ben", "Enter")
+    in_state(ben, "ringing")
+    press(ben, "Accept", " ")
+    for page in (ann, ben):
+        in_state(page, "in call")
+        assert page.evaluate("document.activeElement.id") == "hangUp"  # not lost with the button that was pressed
+    expect(ann.locator("#text")).to_be_enabled()
+    press(ann, "Mute sound", " ")
+    expect(ann.locator("#muteSound")).to_have_attribute("aria-pressed", "true")
+    press(ann, "Say something", "")
+    ann.keyboard.type("hello")
+    ann.keyboard.press("Enter")
+    expect(ben.locator("#said")).to_contain_text("hello")
+    press(ann, "Hang up", "Enter")
+    in_state(ben, "idle")
+
+
+def press(page: Page, name: str, key: str) -> None:
+    """Go to what has that name with the Tab key alone, and press a key there."""
+    wanted = page.get_by_role("textbox" if name == "Say something" else "button", name=name, exact=True)
+    expect(wanted).to_be_enabled()
+    for _ in range(60):
+        if wanted.evaluate("element => element === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    expect(wanted).to_be_focused()
+    if key:
+        page.keyboard.press(key)
+
+
+def test_everything_has_a_name_and_what_changes_is_read_out(opened: Opened) -> None:
+    ann, ben = join(opened(), "Ann", "test", "silence"), join(opened(), "Ben", "test", "silence")
+    connected(ann, ben)
+    session = ann.context.new_cdp_session(ann)
+    nodes = [node for node in session.send("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
+    for role in ("button", "textbox", "combobox", "Video", "region", "log"):
+        named = [node.get("name", {}).get("value", "") for node in nodes if node["role"]["value"] == role]
+        assert named, role
+        assert all(named), (role, named)
+    assert ann.locator("#state").get_attribute("role") == "status"
+    assert ann.locator("#notice").get_attribute("role") == "alert"
+    assert ann.evaluate("document.documentElement.lang") == "en"
+
+
+SHAPES = [({"width": 1280, "height": 800}, 1), ({"width": 390, "height": 844}, 3)]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("size", "scale"), SHAPES, ids=["wide", "phone"])
+def test_nothing_jumps_and_nothing_sticks_out(
+    opened: Opened, size: dict[str, int], scale: int, scheme: str, tmp_path: Path
+) -> None:
+    """From coming in to hanging up each part keeps its place; screenshots of it are left in the test's folder."""
+    ann = opened(viewport=size, device_scale_factor=scale, color_scheme=scheme, is_mobile=scale > 1, has_touch=scale > 1)
+    ben = opened()
+    places = []
+
+    def look(name: str) -> None:
+        ann.screenshot(path=tmp_path / f"{name}.png")
+        boxes = [ann.locator(part).bounding_box() for part in ("#state", "#pictures", "#controls", "#switches")]
+        places.append([[round(box[side]) for side in ("x", "y", "width", "height")] for box in boxes if box])
+        assert ann.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+    look("before")
+    join(ann, "Ann")
+    look("idle")
+    join(ben, "Ben with a name of forty letters, quite so", "test", "silence")
+    look("somebody")
+    ben.get_by_role("button", name="Call Ann").click()
+    in_state(ann, "ringing")
+    look("ringing")
+    ann.click("#accept")
+    in_state(ann, "in call")
+    numbers(ann)
+    look("in call")
+    for button in ann.locator("#answers button:visible, #switches button:visible").all():
+        box = button.bounding_box()
+        assert box
+        assert box["height"] >= 44  # for a finger
+        assert box["y"] + box["height"] <= size["height"]  # without scrolling
+    ann.click("#hangUp")
+    in_state(ann, "idle")
+    look("after")
+    assert all(place == places[0] for place in places), places
+
+
+def test_both_logs_on_one_clock(opened: Opened) -> None:
+    ann, ben = connected(join(opened("?log"), "Ann", "test", "silence"), join(opened(), "Ben", "test", "silence"))
+    theirs = "[...document.querySelectorAll('#teacher tr')].map(row => row.innerText.split('\\t'))"
+    wait_until(lambda: [row for row in ann.evaluate(theirs) if "Ben" in row and "createAnswer" in row], SECONDS)
+    rows = {(who, what): float(ms) for ms, who, what, *_ in ann.evaluate(theirs)[1:]}
+    order = [("Ann", "createOffer"), ("Ann", "send offer"), ("Ben", "receive offer"), ("Ben", "createAnswer")]
+    times = [rows[one] for one in [*order, ("Ann", "receive answer")]]
+    assert times == sorted(times)
+    assert not [row for row in ben.evaluate(theirs) if row[1] == "Ann"]  # who has not asked is not told

@@ -856,25 +856,26 @@ function words() {
   if (peer?.pc.connectionState === "disconnected") return `Nothing comes from ${other} any more. Waiting …`;
   if (state === "in call") return `In a call with ${other}.`;
   if (state === "joining") return "Joining …";
-  if (room.wanted && !room.open) return "You are outside, and come back in as soon as the server is there.";
-  return ending(happened) + (state === "idle" ? "Call somebody, or wait for a call." : "Type a name and join.");
+  const ended = ending(happened);
+  if (room.wanted && !room.open) return `${ended} You come back in as soon as the server is there.`.trim();
+  return ended || (state === "idle" ? "Call somebody, or wait for a call." : "Type a name and join.");
 }
 
 function ending({ what, who, from }) {
   const how = {
-    "hear reject": `${who} refused. `,
-    "hear busy": `${who} is in another call. `,
-    "hear left": `${who} has left. `,
-    "hear bye": `${who} hung up. `,
-    "hear cancel": `${who} gave up. `,
-    "hear full": "The room is full. ",
-    "hear taken": `Somebody in the room is called ${phone.name} already. `,
-    "hear refused": "The room takes no such name. ",
-    "media failed": `The connection with ${who} was lost. `,
-    "press hang up": "You hung up. ",
-    "press reject": "You refused. ",
-    "time-out": { joining: "The server did not answer. ", ringing: `${who} called; you did not answer. `,
-      connecting: `No connection with ${who} came about. ` }[from] ?? `${who} did not answer. `,
+    "hear reject": `${who} refused.`,
+    "hear busy": `${who} is in another call.`,
+    "hear left": `${who} has left.`,
+    "hear bye": `${who} hung up.`,
+    "hear cancel": `${who} gave up.`,
+    "hear full": "The room is full.",
+    "hear taken": `Somebody in the room is called ${phone.name} already.`,
+    "hear refused": "The room takes no such name.",
+    "media failed": `The connection with ${who} was lost.`,
+    "press hang up": "You hung up.",
+    "press reject": "You refused.",
+    "time-out": { joining: "The server did not answer.", ringing: `${who} called; you did not answer.`,
+      connecting: `No connection with ${who} came about.` }[from] ?? `${who} did not answer.`,
   };
   return how[what] ?? "";
 }
