@@ -80,6 +80,7 @@ def test_nothing_else_is_served(path: str) -> None:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
             answer = await reader.read()
             writer.close()
+            await writer.wait_closed()
             assert answer.split(b" ")[1] in (b"403", b"404")
 
     run(scenario())
@@ -258,6 +259,8 @@ def test_who_does_not_read_is_put_out_and_the_others_go_on(monkeypatch: pytest.M
             assert (await cem.hear_until("call"))[-1]["from"] == "Ann"
             assert [*room.people] == ["Ann", "Cem"]
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     run(scenario())
 
