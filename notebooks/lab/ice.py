@@ -19,10 +19,10 @@ import aioice
 from aiortc import RTCIceCandidate
 from aiortc.sdp import candidate_to_sdp
 
+from .draw import AMBER, GREEN, RED, Table
 from .private import AnyPeer, check_list, ice_role
-from .sdp import AMBER, GREEN, RED, Table
 
-# How much each type is liked, recommended in RFC 8445 section 5.1.2.2; aioice's choice too.
+# How much each type is liked, recommended in RFC 8445 section 5.1.2.2; aioice's choice too. Browsers have their own.
 TYPE_PREFERENCES = {"host": 126, "prflx": 110, "srflx": 100, "relay": 0}
 
 Candidates = str | Iterable[str | Mapping[str, str] | RTCIceCandidate | aioice.Candidate]
@@ -68,10 +68,20 @@ def pair_priority(controlling: int, controlled: int) -> int:
 
 def parse_candidates(candidates: Candidates) -> list[aioice.Candidate]:
     """Return the candidates in an SDP or a line, or in a list of lines, of messages or of aiortc's objects."""
-    if isinstance(candidates, str):
-        lines = [line.strip().removeprefix("a=") for line in candidates.splitlines()]
-        candidates = [line for line in lines if line.startswith("candidate:")]
-    return [_parse(candidate) for candidate in candidates]
+    return [_parse(candidate) for candidate in _lines(candidates)]
+
+
+def _lines(candidates: Candidates) -> Iterable[str | Mapping[str, str] | RTCIceCandidate | aioice.Candidate]:
+    if not isinstance(candidates, str):
+        return candidates
+    lines = [line.strip().removeprefix("a=") for line in candidates.splitlines()]
+    return [line for line in lines if line.startswith("candidate:")]
+
+
+def _more(candidate: object) -> str:
+    """Return the tail of what may be a line or a message."""
+    text = candidate.get("candidate", "") if isinstance(candidate, Mapping) else candidate
+    return tail(text) if isinstance(text, str) else ""
 
 
 def _parse(candidate: str | Mapping[str, str] | RTCIceCandidate | aioice.Candidate) -> aioice.Candidate:
@@ -96,24 +106,24 @@ class Recomputed:
 
     @property
     def recommended(self) -> int | None:
-        """The priority with the recommended type preference and the candidate's own local preference."""
+        """The priority with the recommended type preference and the candidate's own local preference; None where there
+        is no recommendation, as for TCP."""
         preference = TYPE_PREFERENCES.get(self.candidate.type)
-        if preference is None or not 1 <= self.candidate.component <= 256:
+        if preference is None or self.candidate.tcptype or not 1 <= self.candidate.component <= 256:
             return None
         return priority(preference, self.parts.local_preference, self.candidate.component)
 
     def __str__(self) -> str:
         if self.recommended == self.candidate.priority:
             return f"equal: {self.recommended}"
-        wanted, parts = TYPE_PREFERENCES.get(self.candidate.type), self.parts
-        if wanted is None:
+        udp, parts = TYPE_PREFERENCES.get(self.candidate.type), self.parts
+        if udp is None:
             return f"not equal: the type {self.candidate.type} is unknown"
-        reasons = []
-        if parts.type_preference != wanted:
-            reasons.append(f"type preference {parts.type_preference}, recommended is {wanted}")
         if parts.component != self.candidate.component:
-            reasons.append(f"made for component {parts.component}, not {self.candidate.component}")
-        return f"not equal: {self.recommended}; {', '.join(reasons)}"
+            return f"not equal: made for component {parts.component}, not {self.candidate.component}"
+        if self.candidate.tcptype:  # RFC 6544 section 4.2: UDP comes first
+            return f"{'below' if parts.type_preference < udp else 'not below'} UDP's {udp}, as TCP should be"
+        return f"own choice: type preference {parts.type_preference}, recommended is {udp}"
 
 
 def _address(candidate: aioice.Candidate) -> str:
@@ -121,18 +131,29 @@ def _address(candidate: aioice.Candidate) -> str:
     return f"{host}:{candidate.port}"
 
 
-def _row(candidate: aioice.Candidate) -> tuple[str, ...]:
+# What Chromium writes behind a candidate; aioice's class has no room for most of it.
+TAIL = ("generation", "ufrag", "network-id", "network-cost")
+
+
+def tail(line: str) -> str:
+    """Return what stands behind a candidate's known parts, as "generation 0, network-id 1"."""
+    words = line.split()
+    pairs = dict(zip(words[6::2], words[7::2], strict=False))  # from "typ" on, words come in pairs
+    return ", ".join(f"{name} {pairs[name]}" for name in TAIL if name in pairs)
+
+
+def _row(candidate: aioice.Candidate, more: str = "") -> tuple[str, ...]:
     base = f"{candidate.related_address}:{candidate.related_port}" if candidate.related_address else ""
     try:
         formula, again = split_priority(candidate.priority).formula, str(Recomputed(candidate))
     except ValueError as error:
         formula, again = "", f"not equal: {error}"
-    kind = f"{candidate.type} {candidate.tcptype}" if candidate.tcptype else candidate.type
+    kind = f"{candidate.type}, {candidate.tcptype}" if candidate.tcptype else candidate.type
     return (
         candidate.foundation,
         str(candidate.component),
         f"{candidate.transport} {_address(candidate)}",
-        kind + (f", for {base}" if base else ""),
+        kind + (f", for {base}" if base else "") + (f" ({more})" if more else ""),
         str(candidate.priority),
         formula,
         again,
@@ -141,15 +162,26 @@ def _row(candidate: aioice.Candidate) -> tuple[str, ...]:
 
 def candidate_table(sdp_or_candidates: Candidates) -> Table:
     """Show candidates with their priority cut into its parts, and computed again from their type and component."""
-    candidates = parse_candidates(sdp_or_candidates)
-    unique = {candidate.to_sdp(): candidate for candidate in candidates}  # bundled m-lines repeat them
-    rows = [_row(candidate) for candidate in sorted(unique.values(), key=lambda one: -one.priority)]
+    found = list(_lines(sdp_or_candidates))
+    candidates = parse_candidates(found)
+    unique = {
+        candidate.to_sdp(): (candidate, more) for candidate, more in zip(candidates, map(_more, found), strict=True)
+    }
+    rows = [_row(*one) for one in sorted(unique.values(), key=lambda one: -one[0].priority)]  # bundled m-lines repeat
     note = "priority = 2**24 * type preference + 2**8 * local preference + (256 - component), RFC 8445 section 5.1.2.1."
     if len(unique) < len(candidates):
         note += f" {len(candidates)} lines: each m-line of the bundle repeats them."
     head = ("foundation", "comp.", "address", "type", "priority", "its parts", "computed again")
     widths = (12, 6, 20, 13, 12, 22, 15)
-    return Table(head, [("", rows)], widths, code={0, 2, 5}, tints={"equal": GREEN, "not": RED}, tinted=6, note=note)
+    return Table(
+        head,
+        [("", rows)],
+        widths,
+        code={0, 2, 5},
+        tints={"equal": GREEN, "below": GREEN, "own": AMBER, "not": RED},
+        tinted=6,
+        note=note,
+    )
 
 
 # ---- Pairs -----------------------------------------------------------------------------------------------------------

@@ -29,8 +29,7 @@ import aioice
 from aiortc import RTCConfiguration
 
 from . import private
-from .draw import BAD, INK, SOFT, Canvas, Drawing
-from .sdp import GREEN, RED, Table
+from .draw import BAD, GREEN, HUES, RED, SOFT, WHITE, Canvas, Drawing, Table
 
 __all__ = ["KINDS", "Homes", "Kind", "Machine", "Nat", "at_home", "named", "nat_matrix"]
 
@@ -489,8 +488,8 @@ class NatMatrix(Drawing):
         return self.meetings[kinds]
 
 
-COLOURS = {"srflx ↔ srflx": "#cfe8d5", "no pair": "#f6cfcb"}
-SOME_PRFLX = "#fbe5c6"
+COLOURS = {"srflx ↔ srflx": HUES["SRTP"], "no pair": BAD}
+SOME_PRFLX = HUES["STUN"]
 
 
 def _drawn(meetings: Mapping[tuple[str, str], Meeting]) -> Canvas:
@@ -509,10 +508,9 @@ def _drawn(meetings: Mapping[tuple[str, str], Meeting]) -> Canvas:
             failed = "none" in meeting.types
             canvas.box(x, y, wide - gap, high - gap, COLOURS.get(str(meeting), SOME_PRFLX), round_by=5)
             middle = x + (wide - gap) / 2
-            colour = BAD if failed else INK
-            canvas.text(middle, y + 25, str(meeting), pixels=15, weight="bold", align="center", colour=colour)
+            canvas.text(middle, y + 25, str(meeting), pixels=15, weight="bold", align="center", colour=WHITE)
             words = "needs a relay" if failed else f"after {meeting.seconds:.2f} s"
-            canvas.text(middle, y + 47, words, pixels=11.5, align="center", colour=SOFT)
+            canvas.text(middle, y + 47, words, pixels=11.5, align="center", colour=WHITE)
     words = "pc1's address as pc2 sees it ↔ pc2's address as pc1 sees it, in the pair over which a datagram crossed"
     canvas.text(left, top + 4 * high + 14, words, colour=SOFT, pixels=11.5)
     return canvas

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from .sdp import Table
+from .draw import Table
 
 __all__ = ["LAYERS", "Decoded", "Field", "decode", "handshake", "hexdump", "layer_of"]
 

@@ -4,7 +4,7 @@ None of them is changed. Each function takes a `loopback.Peer` or an `RTCPeerCon
 MovedError says in which version of which package; tests/lab/test_private.py has a guard for each.
 """
 
-from loopback import Peer  # first: loopback imports cv2 before aiortc  # isort: skip
+from loopback import Peer, dtls_transports  # first: loopback imports cv2 before aiortc  # isort: skip
 
 import importlib.metadata
 from typing import Any, NamedTuple
@@ -77,9 +77,7 @@ def look(owner: object, name: str) -> Any:
 
 def transports(peer: AnyPeer) -> list[RTCDtlsTransport]:
     """Return the DTLS transports of a peer, each once: a single one when everything is bundled. No private name."""
-    pc = peer.pc if isinstance(peer, Peer) else peer
-    users = [transceiver.receiver for transceiver in pc.getTransceivers()] + ([pc.sctp] if pc.sctp else [])
-    return list(dict.fromkeys(user.transport for user in users))
+    return list(dict.fromkeys(dtls_transports(peer.pc if isinstance(peer, Peer) else peer)))
 
 
 def first_transport(peer: AnyPeer) -> RTCDtlsTransport:

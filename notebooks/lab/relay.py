@@ -32,10 +32,10 @@ import aioice
 import cv2
 import numpy as np
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCIceTransportPolicy
+from IPython.display import Image
 
-from .draw import Canvas, Drawing
+from .draw import BAD, HUES, Table, chart, still
 from .nat import HERE, Machine
-from .sdp import Table
 from .turn import Passed, TurnClient, TurnTap, said, turn_table
 from .wire import Tap
 
@@ -199,11 +199,15 @@ class Coturn:
             asking.close()
 
     async def run(self, call: loopback.Call) -> Run:
-        """Run a call for a moment, halt the server for HALT seconds, and return what the call has shown. A call that
-        needs the server where it is not installed is not run: the recorded run is returned, and that is printed."""
+        """Run a call for a moment, halt the server for HALT seconds, close the call, and return what it has shown. One
+        that needs the server where it is not installed is not run: the recorded run is returned, and that is printed."""
         servers = loopback.uris(call.pc1.configuration)
         if self.running or not servers:
-            return await observed(call, self)
+            try:
+                return await observed(call, self)
+            finally:
+                await call.close()
+        await call.close()
         relay_only = call.pc1.configuration.iceTransportPolicy is RTCIceTransportPolicy.RELAY
         over = " over TCP" if "tcp" in servers[-1] else ""
         recorded = Run.read(f"relay only{over}" if relay_only else "all candidates")
@@ -337,12 +341,13 @@ def against(base: Run, other: Run) -> str:
     )
 
 
-def ways(runs: Mapping[str, Run]) -> Drawing:
+def ways(runs: Mapping[str, Run]) -> Image:
     """Draw how long each media datagram was under way, before, in and after the halt of the server."""
-    canvas = Canvas(980, 330)
-    axes = canvas.figure.add_axes((0.075, 0.155, 0.9, 0.74))
-    axes.axvspan(0, HALT, color="#f6cfcb", alpha=0.5, linewidth=0)
-    for (name, run), colour, marker in zip(runs.items(), ("#1d5fa8", "#a85b00", "#217a46"), "os^", strict=False):
+    figure, axes = chart(330)
+    axes.axvspan(0, HALT, color=BAD, alpha=0.15, linewidth=0)
+    for (name, run), colour, marker in zip(
+        runs.items(), (HUES["message"], HUES["STUN"], HUES["SRTP"]), "os^", strict=False
+    ):
         title = f"{name}, recorded" if run.recorded else name
         label = f"{title}: connected after {run.connected_ms:.0f} ms; median way, before the halt, {run.path_ms:.2f} ms"
         lefts, times = ([way[part] for way in run.ways] for part in (0, 1))
@@ -351,7 +356,6 @@ def ways(runs: Mapping[str, Run]) -> Drawing:
     axes.set_ylabel("ms under way")
     axes.set_xlabel("when it left pc1, in seconds after the server was halted (shaded: the server stands still)")
     axes.set_yticks([0.1, 1, 10, 100], labels=["0.1", "1", "10", "100"])
-    axes.legend(loc="upper left", ncols=2, frameon=False, bbox_to_anchor=(-0.08, 1.14), handletextpad=0.1, fontsize=8.5)
-    axes.grid(axis="y", color="#e3e8ec")
-    axes.spines[["top", "right"]].set_visible(False)
-    return Drawing(canvas, f"datagrams of {', '.join(runs)}")
+    axes.legend(loc="lower left", ncols=2, frameon=False, bbox_to_anchor=(-0.08, 1), handletextpad=0.1, fontsize=8.5)
+    axes.grid(axis="y", color="#7f7f7f", alpha=0.3)
+    return still(figure)

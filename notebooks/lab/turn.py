@@ -24,8 +24,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import aioice
 from aioice.stun import Class, Message, Method
 
+from .draw import Table
 from .packets import Decoded, decode
-from .sdp import Table
 
 __all__ = ["UDP", "TurnClient", "TurnTap", "turn_table"]
 

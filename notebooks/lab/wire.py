@@ -22,8 +22,9 @@ from typing import Any, ClassVar, Protocol
 import aioice
 
 from . import private
+from .draw import Table
 from .packets import LAYERS, decode, layer_of, masked
-from .sdp import Table, sections
+from .sdp import sections
 
 __all__ = ["LAYERS", "Datagram", "Tap"]
 

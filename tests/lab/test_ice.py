@@ -18,6 +18,7 @@ from loopback import NO_SERVERS, LoopbackOnly, Peer, candidates_in, without_cand
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
+from lab.draw import Table
 from lab.ice import (
     TYPE_PREFERENCES,
     Recomputed,
@@ -29,7 +30,6 @@ from lab.ice import (
     split_priority,
 )
 from lab.private import CheckedPair
-from lab.sdp import Table
 
 
 @given(kind=st.sampled_from(sorted(TYPE_PREFERENCES)), local=st.integers(0, 65535), component=st.integers(1, 255))
@@ -104,10 +104,15 @@ def test_a_browser_may_choose_its_own_preferences() -> None:
     said = {row[2]: row[6] for row in table.rows}
     assert said["udp 192.0.2.10:54321"].startswith("equal")
     assert said["udp 203.0.113.5:54321"].startswith("equal")
-    assert "type preference 2, recommended is 0" in said["udp 198.51.100.7:60000"]
-    assert "type preference 90, recommended is 126" in said["tcp 192.0.2.10:9"]
-    shown = table._repr_html_() + repr(table)
-    assert "not equal" in shown
+    assert said["udp 198.51.100.7:60000"] == "own choice: type preference 2, recommended is 0"
+    assert said["tcp 192.0.2.10:9"] == "below UDP's 126, as TCP should be"
+    assert "not equal" not in table._repr_html_() + repr(table)
+    kinds = {row[2]: row[3] for row in table.rows}
+    assert kinds["udp 192.0.2.10:54321"] == "host (generation 0, network-id 1, network-cost 10)"
+    assert kinds["tcp 192.0.2.10:9"] == "host, active (generation 0, network-id 1)"
+    assert candidate_table("candidate:1 1 tcp 2130706431 192.0.2.1 9 typ host tcptype active").rows[0][6] == (
+        "not below UDP's 126, as TCP should be"
+    )
 
 
 def test_a_candidate_that_cannot_be_right_is_shown_as_such() -> None:

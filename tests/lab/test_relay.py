@@ -48,10 +48,7 @@ async def carried(name: str, coturn: Coturn) -> Run:
     else:
         server = coturn.ice_server("tcp" if "TCP" in name else "udp")
         call = calling(configuration=configured(server, policy="relay"))
-    try:
-        return await coturn.run(call)
-    finally:
-        await call.close()
+    return await coturn.run(call)
 
 
 def shape(one: Run) -> dict[str, Any]:
@@ -118,13 +115,13 @@ def test_without_coturn_the_recorded_run_is_shown_and_says_so(monkeypatch: pytes
         assert "recorded run" in repr(relayed.wire)
         call = calling()
         direct = await coturn.run(call)
-        await call.close()
+        assert call.closed
         assert direct.while_halted > 3
         assert direct.recorded == ""
         table = paths({"direct": direct, "relayed": relayed})
         assert "recorded run" in table.note
         assert "Against direct: relayed connected " in table.note
-        assert ways({"direct": direct, "relayed": relayed}).png.startswith(b"\x89PNG")
+        assert ways({"direct": direct, "relayed": relayed}).data.startswith(b"\x89PNG")
         await coturn.close()
 
     run(scenario())
