@@ -186,7 +186,7 @@ class ServerClock:
     def on_pong(self, message: Message) -> None:
         """Take the answer. What is none of ours is passed over: it tells nothing."""
         now, sent, at = time.perf_counter(), message.get("sent"), message.get("at")
-        if sent in self._pings and isinstance(sent, float) and isinstance(at, float | int) and math.isfinite(at):
+        if sent in self._pings and isinstance(sent, float) and isinstance(at, float) and math.isfinite(at):
             self._pings.remove(sent)
             self._found.append((now - sent, at / 1000 - (now + sent) / 2))
 

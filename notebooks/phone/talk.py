@@ -18,13 +18,14 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from aiortc import RTCDataChannel
 
-from loopback import CallError, Log, Message, SignallingError, parse_message, printable, refusing
+from loopback import CallError, Log, Message, SignallingError, parse_message, printable
 
 TALK: dict[str, tuple[str, ...]] = {  # each type, and the texts it must have
     "chat": ("text",),
@@ -55,7 +56,8 @@ class Incoming:
         if not isinstance(size, int) or not 0 <= size <= LARGEST_FILE:
             raise SignallingError(f"a file has 0 to {LARGEST_FILE} bytes")
         # A name, and no path; nor does it begin with a dot, for such files are hidden and may be somebody's settings.
-        self.name = printable(message["name"].replace("\\", "/").rpartition("/")[2], 100).lstrip(". ") or "file"
+        name = printable(message["name"].replace("\\", "/").rpartition("/")[2], 100).lstrip(". ")
+        self.name = re.sub(r"[\\:]", "_", name) or "file"  # of an escape that printable made; of a Windows drive
         self.size, self.wanted, self.received, self.hash = size, message["sha256"], 0, hashlib.sha256()
         self.save, self.part = save, save / f"{self.name}.{os.getpid()}.part"
         self._file: IO[bytes] = self.part.open("wb")
@@ -230,8 +232,10 @@ class Talk:
             raise SignallingError("it was not asked for")
 
     def _take_captured(self, times: Any) -> None:
-        with refusing():  # a wrong number of them, or none at all
+        try:
             told = [(int(number), self.clock.local(float(ms))) for number, ms in times]
+        except (ValueError, TypeError, OverflowError) as error:
+            raise SignallingError(f"times are pairs of numbers ({error})") from error
         self.on_captured([(number, t) for number, t in told if t is not None])
 
     def _take_file(self, message: Message) -> None:

@@ -528,7 +528,13 @@ def test_the_clock_of_the_server_is_known_from_the_soonest_answer(monkeypatch: p
         now += there + back
         clock.on_pong({"sent": sent, "at": at})
         clock.on_pong({"sent": sent, "at": at + 1e6})  # twice
-    for wrong in ({"sent": 1.5, "at": 1}, {"sent": "x", "at": 1}, {"at": 1}, {"sent": [], "at": 1}):
+    for wrong in (
+        {"sent": 1.5, "at": 1},
+        {"sent": "x", "at": 1},
+        {"at": 1},
+        {"sent": [], "at": 1},
+        {"sent": now, "at": 10**400},
+    ):
         clock.on_pong(wrong)
     assert clock.server_ms(200.0) == pytest.approx(250_000.0)
     assert clock.local(250_000.0) == pytest.approx(200.0)
