@@ -200,7 +200,7 @@ class Coturn:
 
     async def run(self, call: loopback.Call) -> Run:
         """Run a call for a moment, halt the server for HALT seconds, close the call, and return what it has shown. One
-        that needs the server where it is not installed is not run: the recorded run is returned, and that is printed."""
+        that needs the server where there is none is not run: the recorded run is returned, and that is printed."""
         servers = loopback.uris(call.pc1.configuration)
         if self.running or not servers:
             try:
@@ -345,9 +345,8 @@ def ways(runs: Mapping[str, Run]) -> Image:
     """Draw how long each media datagram was under way, before, in and after the halt of the server."""
     figure, axes = chart(330)
     axes.axvspan(0, HALT, color=BAD, alpha=0.15, linewidth=0)
-    for (name, run), colour, marker in zip(
-        runs.items(), (HUES["message"], HUES["STUN"], HUES["SRTP"]), "os^", strict=False
-    ):
+    hues = [HUES[layer] for layer in ("message", "STUN", "SRTP")]
+    for (name, run), colour, marker in zip(runs.items(), hues, "os^", strict=False):
         title = f"{name}, recorded" if run.recorded else name
         label = f"{title}: connected after {run.connected_ms:.0f} ms; median way, before the halt, {run.path_ms:.2f} ms"
         lefts, times = ([way[part] for way in run.ways] for part in (0, 1))
