@@ -23,6 +23,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 NOTEBOOKS = Path(loopback.__file__).resolve().parent / "notebooks"
 sys.path.append(str(NOTEBOOKS))
 import render  # noqa: E402 - a program in notebooks/, not installed
+from lab import bench  # noqa: E402
+from lab.draw import breakable  # noqa: E402
 
 PORT_1 = render.MARK.format("port", 1)
 LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -226,6 +228,22 @@ def test_a_mask_keeps_what_is_the_same_and_what_is_not(value: dict) -> None:
     assert masked("\n".join(map(masked, texts))) == "\n".join(map(masked, texts))
 
 
+@given(values)
+@settings(max_examples=30, deadline=None)
+def test_a_value_in_a_word_that_may_break_is_masked_the_same(value: dict) -> None:
+    whole = [
+        f"a=fingerprint:sha-256 {value['hash'][0].hex(':').upper()}",
+        f"o=- 1 a=ssrc:{value['ssrc'][0]} cname:{{12345678-{value['port'][0]}-words-that-are-long}}",
+        f"{'x' * 9}/127.0.0.1:{value['port'][1]}/and/what/follows/it/{value['ufrag'][0]}",
+        f"m=video {value['port'][1]} a=ice-ufrag:{value['ufrag'][0]}",
+    ]
+    broken = [breakable(text) for text in whole]
+    assert "<wbr>" in "".join(broken)
+    assert [render.Mask(broken)(text) for text in broken] == [render.Mask(whole)(text) for text in whole]
+    static = breakable("urn:ietf:params:rtp-hdrext:sdes:mid")
+    assert render.Mask(broken)(static) == static
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -307,6 +325,25 @@ def test_a_cell_that_raises_is_named(tmp_path: Path) -> None:
     assert refused(tmp_path / "lesson.ipynb", "1", "2\n1 / 0") == (
         "cell 3 (2) raised ZeroDivisionError: division by zero"
     )
+
+
+def test_where_this_machine_was_too_busy_the_lesson_is_run_again(tmp_path: Path) -> None:
+    counted = tmp_path / "runs"
+    count = f"from pathlib import Path\nPath({str(counted)!r}).open('a').write('x')"
+    say = f"import os\nprint('no verdict: this machine is too busy' if os.stat({str(counted)!r}).st_size < 2 else 5)"
+    path = write(tmp_path / "lesson.ipynb", count, say)
+    render.render(path)
+    assert render.lines(render.read(path).cells[2]) == ["5"]
+    assert counted.read_text() == "xx"
+    busy = "print('happened: 5   no verdict: this machine is too busy: of 2.0 s')"
+    found = refused(tmp_path / "busy.ipynb", busy)
+    assert found.endswith("measured nothing in 3 runs: this machine is too busy")
+
+
+def test_the_words_of_a_busy_clock_are_those_that_are_looked_for() -> None:
+    clock = bench.steady()
+    clock.late, clock.lasted, clock.free = 1.0, 2.0, 1.0
+    assert f"no verdict: {clock}".startswith(render.BUSY)
 
 
 def test_a_word_on_stderr_is_a_failure(tmp_path: Path) -> None:
