@@ -153,9 +153,9 @@ for (const step of ["addTrack", "createDataChannel", "createOffer", "createAnswe
   };
 }
 
-/** A few words about what a step is given, or a message: never a whole SDP. */
+/** A few words about a message, or what a step is given: never a whole SDP. */
 function describe(given) {
-  if (given?.sdp) return `${given.type}: ${given.sdp.match(/(?<=^m=)\w+/gm)?.join(", ") ?? "no media"}, ${given.sdp.length} bytes`;
+  if (given?.sdp) return `${given.sdp.match(/(?<=^m=)\w+/gm)?.join(", ") ?? "no media"}, ${given.sdp.length} bytes`;
   return given?.candidate ?? given?.kind ?? (typeof given === "string" ? given : "");
 }
 
@@ -439,7 +439,7 @@ const SIZE = { width: 640, height: 480, frameRate: 30 };
 
 const MADE_HERE = { // what needs no device: the choices beside the cameras and microphones
   video: { test: () => testPicture(SIZE.width, SIZE.height, SIZE.frameRate) },
-  audio: { tone: () => made(440), silence: () => made(0) },
+  audio: { tone: () => made(660), silence: () => made(0) }, // Python's test tone has 440 Hz
 };
 
 /** A tone of that many Hz, which nobody has to listen to for long: quiet; 0: silence. */
@@ -622,9 +622,9 @@ class Talk {
       return;
     }
     const channel = this.#channel;
-    const gone = () => channel !== this.#channel || !this.open;
     const line = said(phone.name, file.name, file.size);
     this.#outgoing = { line };
+    const gone = () => channel !== this.#channel || !this.open || this.#outgoing?.line !== line; // also not wanted
     draw();
     const bytes = await file.arrayBuffer();
     const sha256 = await digest(bytes);
@@ -654,7 +654,7 @@ class Talk {
   #tell() {
     if (!this.open) return;
     if (this.#toTell.length) this.#send({ type: "captured", times: this.#toTell.splice(0) });
-    const events = teacher.events.slice(this.#told, this.#told + 100);
+    const events = teacher.events.slice(this.#told, this.#told + 50);
     if (events.length) this.#send({ type: "events", events });
     this.#told += events.length;
   }
@@ -827,23 +827,37 @@ async function join(choices) {
     begin();
     phone.press("join");
   } else {
-    media.close();
+    leave();
     notice("The server does not answer: is it running?");
     draw();
   }
 }
 
+let stays = false; // in the room, until the person leaves: whatever else puts them out, they come in again
+let comingIn = 0;
+
 /** After each thing that happened in call control. */
 function changed() {
-  const { state, happened } = phone;
-  if (state === "away" && happened.what !== "server lost") {
-    room.leave();
-    media.close();
-  }
-  if (state === "idle" && !phone.inside && room.open) phone.server("back"); // the call was all that held us
+  const { state, happened, inside } = phone;
+  stays = (stays || inside) && happened.what !== "press leave";
+  if (state === "away" && !stays) leave();
+  clearTimeout(comingIn);
+  if (out()) comingIn = setTimeout(() => out() && phone.server("back"), 2000); // our old socket may still have the name
   if (phone.other) teacher.other = phone.other;
   ring(state === "ringing");
   draw();
+}
+
+/** Whether the room has put us out, or not let us in again. */
+function out() {
+  return stays && !phone.inside && room.open && ["away", "idle"].includes(phone.state);
+}
+
+function leave() {
+  stays = false;
+  clearTimeout(comingIn);
+  room.leave();
+  media.close();
 }
 
 // Words for each state, and for how a call ended: to the person, not to the log.
@@ -858,6 +872,7 @@ function words() {
   if (state === "joining") return "Joining …";
   const ended = ending(happened);
   if (room.wanted && !room.open) return `${ended} You come back in as soon as the server is there.`.trim();
+  if (out()) return `${ended} Trying again …`.trim();
   return ended || (state === "idle" ? "Call somebody, or wait for a call." : "Type a name and join.");
 }
 
@@ -1049,7 +1064,7 @@ for (const button of document.querySelectorAll("[data-press]")) {
 }
 at.leave.addEventListener("click", () => {
   if (phone.can("leave")) phone.press("leave");
-  else [room.leave(), media.close(), draw()];
+  else [leave(), draw()];
 });
 at.outside.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -9,6 +9,7 @@
 const STATES = ["signalingState", "iceGatheringState", "iceConnectionState", "connectionState"];
 const DTLS_STATE = "RTCDtlsTransport.state"; // of a transport, not of the connection
 const MOST_EVENTS = 2000, LONGEST_TEXT = 300; // kept; letters
+const BEFORE = 1000; // ms: what the other end did longer before our own log begins belongs to another call
 const MOST_RUNGS = 400; // rows of the ladder
 
 // ---- 1  The teacher -------------------------------------------------------------------------------------------------
@@ -78,7 +79,8 @@ export class Teacher {
   theirs(events) {
     for (const event of Array.isArray(events) ? events : []) {
       const texts = [event?.who, event?.what, event?.detail];
-      if (Number.isFinite(event?.t) && texts.every((text) => typeof text === "string")) this.#add(event, true);
+      const known = Number.isFinite(event?.t) && texts.every((text) => typeof text === "string");
+      if (known && !(event.t < this.#zero - BEFORE)) this.#add(event, true);
     }
     this.#changed();
   }
@@ -273,7 +275,7 @@ function inWords([me, other], { rows, arrows }) {
 
 const SIGNS = { "": "○", working: "…", done: "✓", failed: "✗" };
 const IN_WORDS = { "": "not begun", working: "working", done: "done", failed: "failed" };
-const ROW = 24, LEFT = 62, RIGHT = 10, LETTER = 7.3; // pixels: a row, beside the two lines, a letter's width
+const ROW = 26, LEFT = 62, RIGHT = 10, LETTER = 7.3; // pixels: a row, beside the two lines, a letter's width
 
 /** Everything that is on the screen. Texts from outside go through textContent, so none is read as markup. */
 class View {
