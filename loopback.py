@@ -66,7 +66,7 @@ import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -293,7 +293,8 @@ class Peer:
     """One end of a call: an RTCPeerConnection, its end of the channel, and the steps it can take.
 
     Nothing here knows what is at the other end: this process, another one, or a browser. `deadline` is in seconds, how
-    long a step waits; `marker_bit` False takes aiortc's own jitter buffer (part 7).
+    long a step waits; `marker_bit` False takes aiortc's own jitter buffer (part 7), `here_only` False offers
+    this machine's other addresses besides 127.0.0.1, for somebody on another one.
     """
 
     def __init__(
@@ -306,9 +307,10 @@ class Peer:
         codec: str = "VP8",
         deadline: float = 5.0,
         marker_bit: bool = True,
+        here_only: bool = True,
     ) -> None:
         self.name, self.channel, self.log, self.configuration = name, channel, log, configuration
-        self.codec, self.deadline, self.marker_bit = codec, deadline, marker_bit
+        self.codec, self.deadline, self.marker_bit, self.here_only = codec, deadline, marker_bit, here_only
         self.draft: RTCSessionDescription | None = None  # made, but not yet committed to
         self.remote_candidates: list[str] = []
         self.selected_pair = Pair()  # of candidates; empty until ICE has chosen
@@ -327,6 +329,7 @@ class Peer:
             self.pc.on(f"{state.lower()}change", partial(self._on_state, state))
         self.pc.on("track", self._on_track)  # pc.on("datachannel", ...) would stand here, createDataChannel in a step
         self.pc.on("error", self.bugs.append)
+        self._watched: set[RTCDtlsTransport] = set()
         self._seen = self.states
         log(name, "new RTCPeerConnection")
 
@@ -374,9 +377,12 @@ class Peer:
         if self.draft is None:
             raise InvalidStateError("there is no draft to commit to: createOffer or createAnswer comes first")
         self.log(self.name, f"setLocalDescription({self.draft.type})")
-        with LoopbackOnly(self.configuration):
+        with LoopbackOnly(self.configuration, self.here_only):
             await self.pc.setLocalDescription(self.draft)
         check_servers(self.configuration, self.pc.localDescription.sdp)
+        for transport in set(dtls_transports(self.pc)) - self._watched:
+            transport.on("statechange", partial(self._on_dtls_state, transport))
+            self._watched.add(transport)
         return self.done(f"setLocalDescription({self.draft.type})", self.pc.localDescription.sdp)
 
     async def send_description(self) -> Done:
@@ -524,6 +530,9 @@ class Peer:
 
     def _on_state(self, state: str) -> None:
         self.log(self.name, state, f"→ {getattr(self.pc, state)}")
+
+    def _on_dtls_state(self, transport: RTCDtlsTransport) -> None:
+        self.log(self.name, "dtlsState", f"→ {transport.state}")  # RTCDtlsTransport.state, W3C webrtc-pc section 5.5
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         self.log(self.name, "track", f"the other side will send {track.kind}")
@@ -687,6 +696,16 @@ async def in_time(call: Call, scripts: list[Coroutine[Any, Any, None]]) -> None:
         await cancelled(*tasks)
 
 
+class Layer(NamedTuple):
+    """One layer of a call at one peer: how far it is ("", "working", "done", "failed"), and its state in the words of
+    the API, or our own in brackets."""
+
+    name: str
+    mark: str = ""
+    state: str = ""
+    why: str = ""  # it failed
+
+
 def layers(*peers: Peer) -> str:
     """The state of every layer, in one line."""
     return "; ".join(
@@ -767,6 +786,28 @@ class Health:
         return next((transport.state for transport in dtls_transports(self.peer.pc)), "none")
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """From signalling to the picture."""
+        peer, pc, marks = self.peer, self.peer.pc, {"checking": "working", "connecting": "working", "failed": "failed"}
+        marks |= {"connected": "done", "completed": "done"}
+        if pc.connectionState == "closed":
+            return tuple(Layer(name, "", "closed") for name in ("signalling", "ICE", "DTLS", "SRTP", "picture"))
+        agreed = pc.signalingState == "stable" and pc.remoteDescription is not None
+        media = peer.picture is not None or self.bytes_sent > 0
+        shown = [track.picture for track in peer.tracks if isinstance(track, OutgoingTrack)] + [peer.picture]
+        picture = any(one is not None for one in shown)
+        keys = "working" if self.dtls_state == "connected" else ""
+        return (
+            Layer(
+                "signalling", "done" if agreed else "working" if peer.draft or peer.waiting else "", pc.signalingState
+            ),
+            Layer("ICE", marks.get(pc.iceConnectionState, ""), pc.iceConnectionState),
+            Layer("DTLS", marks.get(self.dtls_state, ""), self.dtls_state),
+            Layer("SRTP", "done" if media else keys, "(packets)" if media else "(keys)" if keys else "(no keys)"),
+            Layer("picture", "done" if picture else "", "(there)" if picture else "(none)"),
+        )
+
+    @property
     def trouble(self) -> tuple[int, str]:
         """The likely cause, behind the number of the layer that is not up: the lowest one counts."""
         peer, dtls, servers = self.peer, self.dtls_state, " or ".join(uris(self.peer.configuration))
@@ -803,8 +844,12 @@ MOST_LINES = {"m=": 16, "a=rtpmap:": 110, "a=rtcp-fb:": 220, "a=rtcp-fb:*": 4, "
 
 def printable(text: str, most: int = 300) -> str:
     """Return a text from outside with escapes for what could steer a terminal or crash OpenCV, and cut where long."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1])
-    return text if len(text) <= most else text[:most] + "…"
+    return shortened("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1]), most)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text, cut where it has more letters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def parse_message(text: str, known: dict[str, tuple[str, ...]] = MESSAGES) -> Message:
@@ -954,7 +999,8 @@ class LoopbackOnly:
     entered: ClassVar[int] = 0
     originals: ClassVar[dict[str, Any]]
 
-    def __init__(self, configuration: RTCConfiguration = NO_SERVERS) -> None:
+    def __init__(self, configuration: RTCConfiguration = NO_SERVERS, here_only: bool = True) -> None:
+        self.here_only = here_only
         hosts = {parse_stun_turn_uri(uri)["host"] for uri in uris(configuration)}
         self.wanted = hosts <= {"127.0.0.1", "localhost"}
 
@@ -963,8 +1009,9 @@ class LoopbackOnly:
         if LoopbackOnly.entered == 0:
             LoopbackOnly.originals = {name: names[name] for name in ("get_host_addresses", "StunProtocol")}
             names["StunProtocol"] = GuardedSocket
-        if self.wanted:
-            names["get_host_addresses"] = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+        if self.wanted or not self.here_only:
+            found = [] if self.here_only else LoopbackOnly.originals["get_host_addresses"](True, False)
+            names["get_host_addresses"] = lambda use_ipv4, use_ipv6: ["127.0.0.1", *found]
         LoopbackOnly.entered += 1
 
     def __exit__(self, *_: object) -> None:
@@ -1557,81 +1604,339 @@ def fit(picture: Picture, size: tuple[int, int] | None) -> Picture:
     return cv2.copyMakeBorder(picture, top, height - rows - top, left, width - columns - left, cv2.BORDER_CONSTANT)
 
 
-# ---- 10  Looking: both pictures, and the window ----------------------------------------------------------------------
+# ---- 10  Looking: the window -----------------------------------------------------------------------------------------
 
-INK, PALE, FAINT, ACCENT = (240, 240, 240), (190, 190, 185), (130, 125, 120), (120, 210, 255)  # blue-green-red
-BACKGROUND, EMPTY = (38, 33, 30), (55, 50, 46)
+INK, PALE, FAINT, ACCENT = (240, 240, 240), (195, 195, 190), (140, 135, 130), (120, 210, 255)  # blue-green-red
+BACKGROUND, EMPTY, GREEN, RED = (38, 33, 30), (55, 50, 46), (120, 205, 110), (110, 110, 250)
+PEERS = (250, 200, 120), (140, 190, 250)  # what stands on the left, on the right
+MARKS = {"": FAINT, "working": ACCENT, "done": GREEN, "failed": RED}
+Words = tuple[str, Colour]
+
+# The lines of an SDP that matter most, and what they are for.
+SDP_WORDS = {
+    "m=": "one track: kind, port, the numbers (payload types) of its codecs",
+    "a=rtpmap:": "a codec and its number",
+    "a=sendonly": "I send",
+    "a=recvonly": "I receive",
+    "a=sendrecv": "I send and receive",
+    "a=ice-ufrag:": "my name in ICE's test datagrams",
+    "a=ice-pwd:": "what those are signed with",
+    "a=fingerprint:sha-256": "the hash of the certificate that I shall show",
+    "a=setup:": "who begins the DTLS handshake: active does, actpass leaves it open",
+    "a=candidate:": "an address where I may be reached",
+}
+
+
+def what_it_made(done: Done, known: str = "") -> list[tuple[str, str]]:
+    """Return what a step made, line by line, and what each is for. Of an SDP those that matter, with a + where the
+    known SDP has not got them; a candidate is taken apart (RFC 8839 section 5.1)."""
+    told: list[tuple[str, str]] = []
+    if isinstance(done.made, str):
+        for line in done.made.splitlines():
+            mark = "+ " if known and line not in known else ""
+            told += [(f"{mark}{line}", words) for start, words in SDP_WORDS.items() if line.startswith(start)]
+    elif isinstance(done.made, list):
+        for one in done.made:
+            candidate = parse_candidate(one if isinstance(one, str) else one["candidate"])
+            told.append((f"{candidate.protocol} {candidate.ip} port {candidate.port}", "where to send test datagrams"))
+            told.append((f"typ {candidate.type}", "host: an own address; srflx: as seen from outside; relay: lent"))
+            told.append((f"priority {candidate.priority}", "of the pairs that work, the highest is taken"))
+    elif isinstance(done.made, Pair):
+        told = [(done.made.local, "its own candidate of the pair that works"), (done.made.remote, "the other side's")]
+    elif isinstance(done.made, np.ndarray):
+        told = [(f"{done.made.shape[1]}x{done.made.shape[0]}", "a whole picture, decoded")]
+    return [(shortened(line, 44), words) for line, words in told]
+
+
+class Row(NamedTuple):
+    """One row of the ladder: at `t` seconds `who` did something; with `to`, it went from the one to the other."""
+
+    t: float
+    who: str
+    words: str
+    to: str = ""
+
+
+STEPS = ("addTrack", "createOffer", "createAnswer", "setLocal", "setRemote", "addIce", "replaceTrack", "mute", "unmute")
+TOGETHER = {"iceConnectionState → completed": "ICE: a pair that works", "dtlsState → connected": "DTLS: keys"}
+
+
+def ladder(events: Iterable[Event], names: tuple[str, str]) -> list[Row]:
+    """Return what two people at a blackboard would draw of these events: steps, messages from one to the other, and
+    what both come to together. Several candidates are one row."""
+    told = [event for event in events if event.who in names]
+    rows: list[Row] = []
+    done: list[tuple[str, str]] = []
+    for event in told:
+        what, (verb, _, kind), first = f"{event.what} {event.detail}", event.what.partition(" "), event.who == names[0]
+        other = names[first]
+        row = Row(event.t, event.who, event.what.removesuffix("(null)"))
+        if verb in ("send", "receive"):
+            sender, receiver = (event.who, other) if verb == "send" else (other, event.who)
+            if verb == "receive" and (sender, f"send {kind}") in done:
+                continue  # else the log is of one peer alone, and only this tells that it was sent
+            row = Row(event.t, sender, "candidates" if "candidate" in kind else kind, receiver)
+        elif what in TOGETHER:
+            if (other, what) not in done and any(event.who == other for event in told):
+                row = row._replace(words="")  # the other one has yet to come to it
+            else:
+                row = Row(event.t, names[0], TOGETHER[what], names[1])
+        elif event.what == "first picture":
+            row = Row(event.t, other, "SRTP: pictures", event.who)
+        elif what.endswith("State → failed"):
+            row = row._replace(words=f"{event.what.removesuffix('State')} failed")
+        elif not event.what.startswith((*STEPS, "refused", "close")):
+            continue
+        done += [(event.who, event.what), (event.who, what)]
+        if row.words and not any(one[1:] == row[1:] for one in rows[-2:]):
+            rows.append(row)
+    return rows
+
+
+class Side(NamedTuple):
+    """What one half of the window shows of a peer. The words stand where there is no picture; `figure` is how the
+    curve's newest value is written: "delay {:.1f} ms"."""
+
+    name: str
+    title: str
+    picture: Picture | None = None
+    words: tuple[Words, ...] = ()
+    caption: str = ""
+    layers: tuple[Layer, ...] = ()
+    figure: str = ""
+    curve: Sequence[tuple[float, float]] = ()  # s, value; the newest last
+
+
+def sides(call: Call) -> tuple[Side, Side]:
+    """Return what the two halves of the window show of a call."""
+    (delay, rate), track, two_ways = call.meter.recent, call.track, call.back is not None and not call.closed
+    size = "" if track.picture is None else "{1}x{0}".format(*track.picture.shape)
+    given = f"gives {track.source.given}, sent as {size}" if track.source.given else size
+    back = f"   delay {call.back.meter.recent[0] * 1000:.1f} ms" if call.back else ""
+    captions = f"{track.source.label[-24:]}   {given}{'   muted' * track.muted}{back}", call.codec
+    if rate:
+        captions = (
+            captions[0],
+            f"{call.codec}   delay {delay * 1000:.1f} ms   {rate:.1f}/s   lost {call.pc1.health.packets_lost}",
+        )
+    waiting = (("waiting for the first picture", FAINT),)
+    one, two = call.peers
+    left = one.picture if two_ways else track.picture
+    title = f"{one.name} {'received' if two_ways else 'captures'}"
+    return (
+        Side(one.name, title, left, waiting, captions[0], one.health.layers, "bit rate {:.0f} kbit/s"),
+        Side(two.name, f"{two.name} received", two.picture, waiting, captions[1], two.health.layers, "delay {:.1f} ms"),
+    )
+
+
+def blamed(sides: tuple[Side, Side], why: str) -> tuple[Side, Side]:
+    """Return the sides of a call that failed: the lowest layer that is not up bears the blame."""
+    up = [next((n for n, layer in enumerate(side.layers) if layer.mark != "done"), 9) for side in sides]
+
+    def blame(side: Side, place: int) -> Side:
+        layers = [
+            layer._replace(mark="failed", why=why) if n == place else layer for n, layer in enumerate(side.layers)
+        ]
+        return side._replace(layers=tuple(layers)) if place == min(up) else side
+
+    return blame(sides[0], up[0]), blame(sides[1], up[1])
 
 
 class View:
-    """Draws the call: two pictures side by side, captions, states and the last lines of the log."""
+    """Draws a call into a picture of any size: left and right a peer with its picture and its layers, between them the
+    ladder, below the keys. Only what has changed is drawn again; `changed` tells whether draw() did anything."""
 
-    MARGIN, TITLE, LINE, LINES = 16, 34, 20, 6  # pixels, pixels, pixels, log lines
+    SPAN = 30.0  # s, of the curves
 
-    def __init__(self, size: tuple[int, int] | None, log: Log) -> None:
-        width, height = size or DEFAULT_SIZE
-        scale = min(1.0, DEFAULT_SIZE[0] / width, DEFAULT_SIZE[1] / height)  # a larger picture is scaled down
-        self.size = (round(width * scale), round(height * scale))
-        self.log, self.grey, self.message = log, False, ""  # the message is shown above the log
-        self.pane = max(self.size[0], 540)  # room for the captions
-        rows = self.TITLE + self.size[1] + (self.LINES + 5) * self.LINE + 2 * self.MARGIN
-        self.shape = (rows + rows % 2, 2 * self.pane + 3 * self.MARGIN, 3)
-        self._blank, self._font = np.full(self.shape, BACKGROUND, np.uint8), cv2.FontFace("sans")
-        for x, y in map(self.corner, (0, 1)):
-            self._blank[y : y + self.size[1], x : x + self.size[0]] = EMPTY
+    def __init__(self, log: Log, size: tuple[int, int] = (1686, 832)) -> None:
+        self.log, self.grey, self.changed = log, False, True
+        self._font = cv2.FontFace("sans")
+        self.resize(*size)
 
-    def corner(self, side: int) -> tuple[int, int]:
-        """Return x and y of the left (0) or right (1) picture in the view."""
-        return self.MARGIN + side * (self.pane + self.MARGIN), self.TITLE + self.MARGIN // 2
+    def resize(self, width: int, height: int) -> None:
+        """Lay the view out for another size. All measures follow from that of the letters, in pixels."""
+        self.shape, self.letter = (height, width, 3), min(width / 80, height / 39.5)
+        line, gap, middle = int(1.35 * self.letter), int(0.6 * self.letter), int(17 * self.letter)
+        wide, top, bottom = (width - middle - 4 * gap) // 2, 2 * line, height - 2 * line
+        high = min(wide * 3 // 4, bottom - top - 8 * line)
+        self.areas = {  # x, y, width, height
+            "message": (gap, 0, width - 2 * gap, top),
+            "ladder": (2 * gap + wide, top, middle, bottom - top),
+            "keys": (gap, bottom, width - 2 * gap, height - bottom),
+        }
+        for side, x in enumerate((gap, width - gap - wide)):
+            y = top
+            for name, rows in (("title", line), ("pane", high), ("caption", line), ("layers", 3 * line)):
+                self.areas[f"{name}{side}"] = (x, y, wide, rows)
+                y += rows
+            self.areas[f"curve{side}"] = (x, y, wide, bottom - y)
+        self.buttons: list[tuple[int, int, str]] = []  # a key's label: from x to x
+        self.canvas: Picture = np.full(self.shape, BACKGROUND, np.uint8)
+        self._blank, self._drawn = self.canvas.copy(), dict[str, tuple[object, Picture | None]]()
 
-    def draw(self, call: Call | None) -> Picture:
-        """Return the view as a picture; without a call its panes are empty."""
-        canvas = self._blank.copy()
-        for side in (0, 1):
-            (x, y), (width, height) = self.corner(side), self.size
-            pane = canvas[y : y + height, x : x + width]
-            if call:
-                self._draw_side(canvas, pane, call, side)
-            elif side == 0:
-                self._text(pane, "press c to call", (14, height // 2), PALE, 18)
-        x, y = self.MARGIN, self.corner(0)[1] + self.size[1] + 3 * self.LINE + 8
-        self._text(canvas, self.message, (x, y), ACCENT)
-        newest = [*itertools.islice(reversed(self.log.events), self.LINES)]
-        for row, event in enumerate(reversed(newest), 1):
-            cells = (0, f"{event.t * 1000:.0f} ms"), (80, event.who), (130, event.what), (350, event.detail)
-            for column, text in cells:
-                room = (self.shape[1] - column) // 8  # letters
-                self._text(canvas, text[:room], (x + column, y + row * self.LINE), PALE if column else FAINT, 14)
-        self._text(canvas, key_list(), (x, self.shape[0] - self.MARGIN), INK, 15)
-        return canvas
+    def draw(
+        self,
+        sides: tuple[Side, Side],
+        *,
+        since: float = 0.0,
+        message: Words = ("", INK),
+        keys: dict[str, str] | None = None,
+        coming: Row | None = None,
+    ) -> Picture:
+        """Return the view as a picture, the same array each time. `since` is when the call began, in seconds of the
+        log; `coming` is the row that is waited for."""
+        self.changed = False
+        newest, names = self.log.events[-1] if self.log.events else None, (sides[0].name, sides[1].name)
+        self._part("message", partial(self._text, text=message[0], at=(0, 1.5), colour=message[1], size=1.15), message)
+        self._part("ladder", partial(self._ladder, names, since, coming), newest, since, coming)
+        self._part("keys", partial(self._keys, keys or {}), keys)
+        for number, side in enumerate(sides):
+            moment = round(side.curve[-1][0] * 2) if side.curve else 0
+            self._part(f"title{number}", partial(self._text, text=side.title, colour=PEERS[number]), side.title)
+            self._part(f"pane{number}", partial(self._pane, side, number), side.words, self.grey, picture=side.picture)
+            self._part(f"caption{number}", partial(self._text, text=side.caption, size=0.8), side.caption)
+            self._part(f"layers{number}", partial(self._layers, side.layers), side.layers)
+            self._part(f"curve{number}", partial(self._curve, side), side.name, moment)
+        return self.canvas
 
-    def _draw_side(self, canvas: Picture, pane: Picture, call: Call, side: int) -> None:
-        (x, y), height, peer = self.corner(side), self.size[1], call.peers[side]
-        incoming = side == 1 or call.back is not None
-        track, sender = (call.back, call.pc2) if call.back and side == 0 else (call.track, call.pc1)
-        picture = peer.picture if incoming else track.picture
-        if picture is None:
-            self._text(pane, "waiting for the first picture", (14, height // 2), FAINT)
-        else:
-            shown = fit(picture, self.size)
-            pane[:] = cv2.cvtColor(shown[:, :, 1], cv2.COLOR_GRAY2BGR) if self.grey and side else shown
-        delay, rate = track.meter.recent
-        if incoming:
-            traffic = f"{sender.health.bitrate_kbps:.0f} kbit/s   lost {sender.health.packets_lost}"
-            caption = f"{call.codec}   delay {delay * 1000:.1f} ms   {rate:.1f}/s   {traffic}" if rate else call.codec
-        else:
-            sent = f"{picture.shape[1]}x{picture.shape[0]}" if picture is not None else ""
-            given = f"gives {track.source.given}, sent as {sent}" if track.source.given else sent
-            caption = f"{track.source.label[-24:]}   {given}   {'muted' if track.muted else ''}"
-        end = self._text(canvas, f"{peer.name} {'received' if incoming else 'captures'}", (x, y - 10), INK, 19)
-        self._text(canvas, caption, (end + 16, y - 10), ACCENT)
-        signalling, gathering, ice, connection = peer.states.values()
-        states = f"signalling {signalling} · gathering {gathering} · ICE {ice} · connection {connection}"
-        self._text(canvas, states, (x, y + height + self.LINE), PALE, 14)
+    def _part(
+        self, name: str, paint: Callable[[Picture], object], *shows: object, picture: Picture | None = None
+    ) -> None:
+        """Draw a part again if it shows something else now: `shows` by value, the picture by identity."""
+        before, old = self._drawn.get(name, (None, None))
+        if before != shows or old is not picture:
+            x, y, width, height = self.areas[name]
+            area = self.canvas[y : y + height, x : x + width]
+            if picture is None or old is None or picture.shape != old.shape:  # else it covers the one before
+                area[:] = self._blank[y : y + height, x : x + width]  # many times faster than filling in a colour
+            paint(area)
+            self._drawn[name], self.changed = (shows, picture), True
 
-    def _text(self, canvas: Picture, text: str, at: tuple[int, int], colour: Colour, size: int = 15) -> int:
-        """Draw text with its baseline at (x, y); return the x where it ends."""
-        return int(cv2.putText(canvas, printable(text), at, colour, self._font, size, 450)[0][0])
+    def place(self, number: int, picture: Picture) -> tuple[int, int, int, int]:
+        """Return where the left (0) or right (1) picture lies in the view: x, y, width, height."""
+        x, y, width, height = self.areas[f"pane{number}"]
+        rows, columns = picture.shape[:2]
+        scale = min(height / rows, width / columns)
+        wide, high = round(columns * scale), round(rows * scale)
+        return x + (width - wide) // 2, y + (height - high) // 2, wide, high
+
+    def _text(
+        self,
+        area: Picture,
+        text: str,
+        at: tuple[float, float] = (0, 0.95),
+        colour: Colour = PALE,
+        size: float = 1.0,
+        align: float = 0.0,
+        room: float = math.inf,
+    ) -> float:
+        """Draw text at (x, y), measures in letters: x is where it begins (align 0), its middle (0.5) or its end (1), y
+        its baseline. It is made smaller where it would not fit. Return the x where it ends."""
+        (x, y), text, width = at, printable(text), area.shape[1] / self.letter
+        room = min(room, width - x if align == 0 else x if align == 1 else width)
+        pixels, wide = size * self.letter, self._wide(text, size)
+        if wide > room:
+            pixels, wide = pixels * room / wide, room
+        at = self._pixel(x - align * wide, y)
+        return float(cv2.putText(area, text, at, colour, self._font, max(int(pixels), 6), 450)[0][0] / self.letter)
+
+    def _wide(self, text: str, size: float) -> float:
+        pixels = int(size * self.letter)
+        return float(cv2.getTextSize((0, 0), text, (0, 0), self._font, pixels, 450)[2] / self.letter) if text else 0.0
+
+    def _pixel(self, x: float, y: float) -> tuple[int, int]:
+        return int(x * self.letter), int(y * self.letter)
+
+    def _line(
+        self, area: Picture, start: tuple[float, float], end: tuple[float, float], colour: Colour, tip: float = 0
+    ) -> None:
+        thick = max(round(self.letter / 12), 1)
+        cv2.arrowedLine(area, self._pixel(*start), self._pixel(*end), colour, thick, cv2.LINE_AA, 0, tip)
+
+    def _pane(self, side: Side, number: int, area: Picture) -> None:
+        if side.picture is not None:
+            x, y, wide, high = self.place(number, side.picture)
+            grey = self.grey and number == 1
+            picture = cv2.cvtColor(side.picture[:, :, 1], cv2.COLOR_GRAY2BGR) if grey else side.picture
+            cv2.resize(picture, (wide, high), dst=self.canvas[y : y + high, x : x + wide])
+            return
+        area[:] = EMPTY
+        for size in (0.85, 0.75, 0.65, 0.55):  # smaller where it would not fit
+            columns = int((area.shape[1] / self.letter - 1.4) / (0.5 * size))
+            lines = [
+                (line, colour) for words, colour in side.words for line in textwrap.wrap(printable(words), columns)
+            ]
+            if len(lines) * 1.5 * size * self.letter < area.shape[0] - self.letter:
+                break
+        for number, (line, colour) in enumerate(lines):
+            self._text(area, line, (0.7, 1.5 * size * (number + 1)), colour, size)
+
+    def _layers(self, layers: tuple[Layer, ...], area: Picture) -> None:
+        wide = area.shape[1] / self.letter / max(len(layers), 1)
+        for number, layer in enumerate(layers):
+            x, colour = number * wide, MARKS[layer.mark]
+            cv2.rectangle(area, self._pixel(x, 0.25), self._pixel(x + wide - 0.4, 0.5), colour, -1)
+            self._text(area, layer.name, (x, 1.75), colour if layer.mark else PALE, 0.85, room=wide - 0.4)
+            self._text(area, layer.state, (x, 2.8), FAINT, 0.7, room=wide - 0.4)
+            self._text(area, layer.why, (0, 3.8), RED, 0.75)
+
+    def _curve(self, side: Side, area: Picture) -> None:
+        if len(side.curve) > 1:
+            times, values = np.array(side.curve).T
+            (height, width), most = area.shape[:2], max(values.max(), 1e-9)
+            points = np.stack(
+                [width * (1 - (times[-1] - times) / self.SPAN), (height - 3) * (1 - values / most) + 1], 1
+            )
+            points = points[points[:, 0] >= 0].astype(np.int32)
+            cv2.polylines(area, [points], False, GREEN, max(round(self.letter / 12), 1), cv2.LINE_AA)
+            end = self._text(area, side.figure.format(values[-1]), (0, 1), PALE, 0.75)
+            self._text(area, f"   highest {most:.0f}   last {self.SPAN:.0f} s", (end, 1), FAINT, 0.65)
+
+    def _ladder(self, names: tuple[str, str], since: float, coming: Row | None, area: Picture) -> None:
+        rows = ladder((event for event in self.log.events if event.t >= since), names)
+        ends, high = (3.0, area.shape[1] / self.letter - 0.8), area.shape[0] / self.letter
+        room = ends[1] - ends[0] - 1.2
+        for end, name, colour, align in zip(ends, names, PEERS, (0.0, 1.0), strict=True):
+            self._text(area, name, (end - 0.8 + 1.6 * align, 1), colour, align=align)
+            self._line(area, (end, 1.4), (end, high - 0.6), colour)
+        for place, row in enumerate([*rows, *filter(None, [coming])][-int((high - 2.8) / 1.5) :]):
+            y, first = 2.7 + 1.5 * place, row.who == names[0]
+            here, there = ends if first else ends[::-1]
+            colour = (
+                RED
+                if row.words.startswith("refused") or row.words.endswith("failed")
+                else ACCENT
+                if row in rows[-1:]
+                else PALE
+            )
+            if row is coming:
+                colour = FAINT
+            else:
+                self._text(area, f"{(row.t - since) * 1000:.0f}", (2.2, y), FAINT, 0.7, 1)
+            if row.to:
+                for start, end in ((here, there), (there, here))[: 1 + (row.words in TOGETHER.values())]:
+                    self._line(area, (start, y + 0.3), (end, y + 0.3), colour, 0.03)
+                self._text(area, row.words, (sum(ends) / 2, y), colour, 0.9, 0.5, room)
+            else:
+                dot = 1 if row is coming else -1
+                cv2.circle(area, self._pixel(here, y - 0.3), int(self.letter / 5), colour, dot, cv2.LINE_AA)
+                self._text(
+                    area, row.words, (here + (0.6 if first else -0.6), y), colour, 0.9, 0.0 if first else 1.0, room
+                )
+
+    def _keys(self, keys: dict[str, str], area: Picture) -> None:
+        x, self.buttons = 0.1, []
+        for key, words in keys.items():
+            end = self._text(area, KEY_NAMES.get(key, key), (x + 0.4, 1.5), ACCENT) + 0.4
+            cv2.rectangle(area, self._pixel(x, 0.4), self._pixel(end, 1.9), ACCENT, 1)
+            end = self._text(area, words, (end + 0.4, 1.5), INK, 0.9)
+            self.buttons.append((int(x * self.letter), int(end * self.letter), key))
+            x = end + 1.6
+
+    def key_at(self, x: int, y: int) -> str:
+        """Return the key whose label is there, "" for none."""
+        left, top, *_ = self.areas["keys"]
+        return next((key for start, end, key in self.buttons if y >= top and start <= x - left <= end), "")
 
 
 class Window:
@@ -1644,20 +1949,63 @@ class Window:
             raise CallError(missing)
         # Qt would complain that it finds no fonts; View draws the text. cv2 sets Qt's variables at import, so here.
         os.environ["QT_LOGGING_RULES"] = "*.warning=false"
-        cv2.namedWindow(self.NAME, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
-        self._shown = False
+        wide, high = screen_size()
+        wide = min(int(0.94 * wide), int(0.88 * high * 2.03))
+        self.size = (wide, int(wide / 2.03))
+        self.clicks: deque[tuple[int, int]] = deque(maxlen=1)
+        self._zoomed = False
+        self._canvas: Picture | None = None  # what is shown
+        self._open()
 
-    def show(self, canvas: Picture) -> str | None:
-        """Show a picture and return the key pressed, "" for none, None when the user has closed the window."""
+    def _open(self) -> None:
+        cv2.namedWindow(self.NAME, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
+        cv2.resizeWindow(self.NAME, *self.size)
+        cv2.setMouseCallback(self.NAME, self._on_mouse)
+
+    def _on_mouse(self, event: int, x: int, y: int, *_: object) -> None:
+        if event == cv2.EVENT_LBUTTONUP:
+            self.clicks.append((x, y))
+        self._zoomed = self._zoomed or event in (cv2.EVENT_MOUSEWHEEL, cv2.EVENT_MOUSEHWHEEL)
+
+    def show(self, canvas: Picture | None) -> str | None:
+        """Show a picture, or with None leave the one that is shown. Return the key pressed, "" for none, None when the
+        user has closed the window. `size` is what the window has then."""
         try:  # after the close button OpenCV has no window left to ask about, and imshow would open another
-            if self._shown and cv2.getWindowProperty(self.NAME, cv2.WND_PROP_VISIBLE) < 1:
-                return None
+            if self._canvas is not None:
+                if cv2.getWindowProperty(self.NAME, cv2.WND_PROP_VISIBLE) < 1:
+                    return None
+                *_, width, height = cv2.getWindowImageRect(self.NAME)
+                self.size = max(width, 320), max(height, 240)
         except cv2.error:
             return None
-        cv2.imshow(self.NAME, canvas)
-        self._shown = True
+        if self._zoomed:  # Qt enlarges the picture by the wheel, and has no way back but a new window
+            self._zoomed, canvas = False, self._canvas
+            cv2.destroyWindow(self.NAME)
+            self._open()
+        if canvas is not None:
+            cv2.imshow(self.NAME, canvas)
+            self._canvas = canvas
         key = cv2.pollKey()
         return chr(key) if 0 < key < 128 else ""  # an arrow or a function key has a larger number
+
+
+def screen_size() -> tuple[int, int]:
+    """Return width and height of the screen in pixels, of one such screen where several stand side by side."""
+    if sys.platform != "linux":
+        return 1366, 768  # what fits on most
+    x11, display = open_x11()
+    screen = x11.XDefaultScreen(display)
+    wide, high = x11.XDisplayWidth(display, screen), x11.XDisplayHeight(display, screen)
+    x11.XCloseDisplay(display)
+    return min(wide, high * 16 // 9), high
+
+
+def open_x11() -> tuple[Any, ctypes.c_void_p]:
+    """Return the library of the X window system, and its display, which is not there (false) or is to be closed. Raises
+    OSError where there is no such library."""
+    x11 = ctypes.CDLL("libX11.so.6")
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    return x11, ctypes.c_void_p(x11.XOpenDisplay(None))
 
 
 def display_missing() -> str:
@@ -1671,18 +2019,17 @@ def display_missing() -> str:
     if loaded.index("av") < loaded.index("cv2"):
         return "aiortc was imported before cv2, so a window would hang: import loopback (or cv2) first"
     try:
-        x11 = ctypes.CDLL("libX11.so.6")
+        x11, display = open_x11()
     except OSError:
         return "libX11 is missing: on Debian or Ubuntu, apt install libx11-6"
-    x11.XOpenDisplay.restype = ctypes.c_void_p
-    if not (display := ctypes.c_void_p(x11.XOpenDisplay(None))):
+    if not display:
         return f"no display (DISPLAY is {printable(os.environ.get('DISPLAY', '')) or 'not set'})"
     x11.XCloseDisplay(display)
     return ""
 
 
-def key_list() -> str:
-    return " · ".join(f"{key} {words}" for key, words in KEYS.items())
+def key_list(keys: dict[str, str]) -> str:
+    return " · ".join(f"{KEY_NAMES.get(key, key)} {words}" for key, words in keys.items())
 
 
 def write_picture(path: Path, picture: Picture | None) -> None:
@@ -1704,8 +2051,9 @@ def write_picture(path: Path, picture: Picture | None) -> None:
 
 # ---- 11  Running: keys, command line, exit status --------------------------------------------------------------------
 
-# The keys of the window. Another one has its words here and two lines in Session.press.
+# The keys of the window. Another one has its words here, in Session.keys when it works, and what it does in press.
 KEYS = {"c": "call again", "h": "hang up", "n": "next source", "v": "mute", "g": "grey", "s": "snapshot", "q": "quit"}
+KEY_NAMES = {" ": "space"}
 
 
 class Session:
@@ -1714,19 +2062,41 @@ class Session:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.console = Console(sys.stderr if options.json else sys.stdout)
-        self.log = Log(lambda event: self.console.line(str(event)))
-        self.view = View(options.size, self.log)
+        self.log = Log(self.console.event)
+        self.view = View(self.log)
         self.call: Call | None = None
         self.window: Window | None = None
         self.action: asyncio.Task[None] | None = None  # a call that is being set up, changed or hung up
         self.sources = list(dict.fromkeys((options.source, "synthetic", "night", "camera")))  # the first is in use
         self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
-        self.ended, self.interrupted = False, 0
+        self.ended, self.interrupted, self.failure = False, 0, ""
+        self.message: Words = ("", INK)  # above the pictures
+        self.words: dict[str, tuple[Words, ...]] = {}  # in place of a peer's picture
+        self.sides = Side("pc1", "pc1 captures"), Side("pc2", "pc2 received")
+        self.curves: tuple[deque[tuple[float, float]], ...] = (deque(maxlen=60), deque(maxlen=60))
+        self.coming: Row | None = None  # --step: the next step
+        self.sdp = ""  # --step: the last one
+        self._measured = -math.inf
 
     @property
     def live(self) -> Call | None:
         """The call, until it is hung up."""
         return self.call if self.call and not self.call.closed else None
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys that do something now, and what."""
+        live, free = bool(self.live), self.action is None
+        works = {
+            "c": not live and free,
+            "h": live or not free,
+            "n": live and free,
+            "v": live,
+            "g": live,
+            "s": bool(self.call),
+        }
+        now = {key: words for key, words in KEYS.items() if works.get(key, True)}
+        return {" ": "next step", **now} if self.coming else now
 
     def interrupt(self, number: int, *_: object) -> None:
         """Handle Ctrl-C and SIGTERM: end at the next tick. A second one changes nothing: the end is under way."""
@@ -1739,8 +2109,13 @@ class Session:
             self.press("c")
             until = math.inf
             while not self.ended and self.log.now() < until:
-                await asyncio.sleep(1 / 30)
-                await self._tick()
+                await asyncio.sleep(1 / 30 if self.live or self.action else 0.1)
+                try:
+                    await self._tick()
+                except CallError as error:
+                    if not self.window or self.options.seconds:  # nobody is there to read it and to call again
+                        raise
+                    await self._failed(error)
                 if until == math.inf and self.options.seconds and self.live and not self.action:
                     until = self.log.now() + self.options.seconds
             if self.live:
@@ -1760,7 +2135,6 @@ class Session:
         if o.view != "none":
             try:
                 self.window = Window()
-                self.window.show(self.view.draw(None))
             except CallError as missing:
                 if o.view == "window":
                     raise CallError(f"{missing}: there can be no window; use --view none") from missing
@@ -1776,23 +2150,72 @@ class Session:
         if self.action and self.action.done():
             action, self.action = self.action, None
             action.result()
-        if self.live and self.live.pc2.picture is not None:
-            await self.live.check()
-            self.console.progress(self.live)
+        if self.live:
+            self._look(self.live)
+            if self.live.pc2.picture is not None:
+                await self.live.check()
+                self.console.progress(self.live)
         if self.window:
-            key = self.window.show(self.view.draw(self.live))
-            try:
-                self.press("q" if key is None else key)
-            except CallError as error:  # the call goes on all the same
-                self.log("window", "no snapshot", str(error))
+            self._show(self.window)
+
+    def _show(self, window: Window) -> None:
+        if window.size[::-1] != self.view.shape[:2]:
+            self.view.resize(*window.size)
+        picture = self._draw()
+        key = window.show(picture if self.view.changed else None)
+        while window.clicks:
+            key = key or self.view.key_at(*window.clicks.popleft())
+        try:
+            self.press("q" if key is None else key)
+        except CallError as error:  # the call goes on all the same
+            self.log("window", "no snapshot", str(error))
+
+    def _draw(self) -> Picture:
+        since = self.call.started if self.call else self.log.now()
+        left, right = (
+            side._replace(picture=None, words=self.words[side.name]) if side.name in self.words else side
+            for side in self.sides
+        )
+        return self.view.draw((left, right), since=since, message=self.message, keys=self.keys, coming=self.coming)
+
+    def _look(self, call: Call) -> None:
+        """Note what there is to see of a call; figures twice a second, for who could read them faster?"""
+        (left, right), now = sides(call), self.log.now()
+        if now >= self._measured + 0.5 and call.track.picture is not None:
+            self._measured = now
+            for curve, value in zip(
+                self.curves, (call.pc1.health.bitrate_kbps, call.meter.recent[0] * 1000), strict=True
+            ):
+                curve.append((now, value))
+        else:
+            left, right = left._replace(caption=self.sides[0].caption), right._replace(caption=self.sides[1].caption)
+        self.sides = left._replace(curve=self.curves[0]), right._replace(curve=self.curves[1])
+
+    async def _failed(self, error: CallError) -> None:
+        """Say why the call failed, and leave the window open."""
+        Console(sys.stderr).line(f"loopback: {error}")
+        self.failure, self.coming = str(error), None
+        self.message = ("The call failed. Press c to call again", RED)
+        what, _, why = self.failure.partition(" Likely cause: ")
+        self.words["pc2"] = ((what, INK), (why, RED))
+        if self.live:
+            self._look(self.live)
+            self.sides = blamed(self.sides, why)
+            await self.live.close()
 
     def press(self, key: str) -> None:
-        """Do what a key stands for. What takes time becomes the action; meanwhile only hanging up is heard."""
-        if key == "c" and not self.live and not self.action:
+        """Do what a key stands for, if it works now. What takes time becomes the action."""
+        if key in ("q", "\x1b"):
+            self.ended = True
+        elif key and key not in KEYS:
+            self.go.release()
+        elif key not in self.keys:
+            return
+        elif key == "c":
             self.action = asyncio.create_task(self._set_up())
-        elif key == "h" and (self.live or self.action):
+        elif key == "h":
             self.action = asyncio.create_task(self._hang_up(self.action))
-        elif key == "n" and self.live and not self.action:
+        elif key == "n" and self.live:
             self.action = asyncio.create_task(self._next_source(self.live))
         elif key == "v" and self.live:
             self.live.mute()
@@ -1800,17 +2223,13 @@ class Session:
             self.view.grey = not self.view.grey
         elif key == "s":
             path = self.options.snapshot or Path("loopback.png")
-            write_picture(path, self.view.draw(self.call))
+            write_picture(path, self._draw())
             self.log("window", "snapshot", str(path))
-        elif key in ("q", "\x1b"):
-            self.ended = True
-        elif key and key not in KEYS:
-            self.go.release()
 
     async def _set_up(self) -> None:
         o, source = self.options, open_source(self.sources[0], self.options.size, self.options.fps, self.log)
         back = open_source("night", o.size, o.fps, self.log) if o.both else None
-        self.view.message = f"opening {source.label}"
+        self.message, self.words, self.failure = (f"Opening {source.label}", INK), {}, ""
         try:
             await source.ready()
             marker_bit = o.jitter_buffer == "marker"
@@ -1818,15 +2237,28 @@ class Session:
         finally:
             if not self.live:  # else the call closes it
                 await source.close()
-        self.view.message = ""
+        for curve in self.curves:
+            curve.clear()
         await (self._step_through(self.call) if o.step else self.call.run())
+        self.message = ("The right picture is the left one after an offer, an answer, ICE, DTLS and SRTP", INK)
+        self.console.line(self._what_to_do())
+
+    def _what_to_do(self) -> str:
+        if self.window:
+            keys = key_list({key: words for key, words in KEYS.items() if key != "c"})
+            return f"Look at the window: right is what arrived. Keys there: {keys}. Ctrl-C ends, too."
+        where = f"The view will be in {printable(str(self.options.snapshot))}. " if self.options.snapshot else ""
+        return f"The call is up, and ends after {self.options.seconds:g} s. {where}Ctrl-C ends it now."
 
     async def _hang_up(self, action: asyncio.Task[None] | None) -> None:
         await cancelled(action)
-        self.view.message = ""
+        self.message, self.coming = ("", INK), None
         if call := self.live:
             await call.hang_up()
             self.console.line(f"hung up: {call.meter!r}")
+            lasted = f"The call lasted {self.log.now() - call.started:.1f} s; {call.meter.received} pictures arrived."
+            self.words = {"pc2": (("pc1 hung up: it said bye, and both sides closed.", INK), (lasted, PALE))}
+            self._look(call)
 
     async def _next_source(self, call: Call) -> None:
         for place, spec in enumerate(self.sources[1:], 1):
@@ -1838,25 +2270,39 @@ class Session:
                 self.log("source", f"{spec} passed over", str(error))
 
     async def _step_through(self, call: Call) -> None:
-        steps = call.steps
+        steps, made = call.steps, dict[str, tuple[Words, ...]]()
         for number, step in enumerate(steps, 1):
             title = f"Step {number} of {len(steps)}: {step.who} {step.what}"
-            why = textwrap.fill(step.why, 100, initial_indent="  ", subsequent_indent="  ")
-            self.console.line(f"\n{title}\n{why}\n  [Enter{', or the space bar in the window' if self.window else ''}]")
-            self.view.message = f"{title}   (press the space bar)"
+            where = ", or the space bar in the window" if self.window else ""
+            whole = "; sdp and Enter: the whole SDP" if self.sdp else ""
+            self.console.step(title, step.why, f"Enter{where}: do it{whole}")
+            self.message, self.coming = (f"{title}   (space bar)", ACCENT), Row(0, step.who, step.what)
+            self.words = {peer.name: made.get(peer.name, ()) for peer in call.peers}
+            self.words[step.who] = ((f"Next: {step.what}", ACCENT), (step.why, INK), *self.words[step.who])
             await self.go.acquire()
             done = await step.run()
-            self.console.line(f"  {done!r}\n  {call.pc1}\n  {call.pc2}")
-        self.view.message = ""
+            lines = what_it_made(done, self.sdp)
+            self.sdp = done.made if isinstance(done.made, str) else self.sdp
+            self.console.made(done, lines, call.peers)
+            told = [(f"{line}   {words}", GREEN if line.startswith("+") else PALE) for line, words in lines]
+            made[step.who] = ((f"Done: {step.what}", GREEN), *told, *((change, PALE) for change in done.changed))
+        self.words, self.coming = {}, None
 
     def _read_enter(self) -> None:
         loop = asyncio.get_running_loop()
 
+        def entered(line: bytes) -> None:
+            if line.strip().lower() == b"sdp":
+                self.console.line("\n".join(map(printable, self.sdp.splitlines())))
+            else:
+                self.go.release()
+
         def read() -> None:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 with contextlib.suppress(OSError):  # the terminal has gone
-                    while sys.stdin and os.read(0, 1024):  # Python's buffer would be locked at the end of the process
-                        loop.call_soon_threadsafe(self.go.release)
+                    while sys.stdin and (typed := os.read(0, 1024)):  # Python's buffer would be locked at the end
+                        for line in typed.splitlines():
+                            loop.call_soon_threadsafe(entered, line)
                 for _ in range(0 if self.window else 99):  # nobody can press Enter: go through all steps
                     loop.call_soon_threadsafe(self.go.release)
 
@@ -1895,13 +2341,70 @@ async def cancelled(*tasks: asyncio.Task[None] | None) -> None:
     await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
 
+# What the lines on the terminal are about, in which colour, and what that is.
+PHASES = {
+    "signalling": (36, "each side says as text what it has and what it takes"),
+    "ICE": (33, "each side gathers its addresses; pairs of them are tested until one works both ways"),
+    "DTLS": (35, "a handshake over that pair makes keys which only these two have"),
+    "picture": (32, "cut into packets, encrypted (SRTP), put together again, decoded"),
+}
+
+
+def phase(event: Event) -> str:
+    """Return the phase of a call that an event belongs to; "" for what is none of the peers'."""
+    if event.what == "first picture":
+        return "picture"
+    if event.what.startswith(("dtls", "connected")) or (event.what, event.detail) == ("connectionState", "→ connected"):
+        return "DTLS"
+    if event.what.startswith(("ice", "addIce", "passed over", "connectionState")):
+        return "ICE"
+    return "signalling" if event.who in ("pc1", "pc2") and event.detail != "→ closed" else ""
+
+
 class Console:
-    """The terminal: log lines, and on a real terminal one line of live progress below them."""
+    """The terminal: log lines with their phase, and on a real terminal colours, lines cut to its width, and one line of
+    live progress below them."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream or open(os.devnull, "w")  # noqa: SIM115 - None: it was closed before the program began
         self.stream.reconfigure(errors="replace")  # a file or pipe on Windows may have no arrows
         self.live, self._due = self.stream.isatty(), 0.0
+        self.colours = self.live and "NO_COLOR" not in os.environ
+        self._begun: set[str] = set()
+
+    @property
+    def width(self) -> int:
+        return shutil.get_terminal_size().columns - 1 if self.live else 10_000
+
+    def coloured(self, text: str, colour: int) -> str:
+        """Return the text in a colour (ECMA-48) where there are any."""
+        return f"\x1b[{colour}m{text}\x1b[0m" if self.colours and text else text
+
+    def event(self, event: Event) -> None:
+        """Print an event, and before the first one of a phase what that phase is."""
+        about = phase(event)
+        colour, words = PHASES.get(about, (0, ""))
+        if event.what == "new RTCPeerConnection" and "ICE" in self._begun:  # of another call
+            self._begun.clear()
+        if about and about not in self._begun:
+            self._begun.add(about)
+            self.line(self.coloured(shortened(f"{about}: {words}", self.width), colour))
+        self.line(f"{self.coloured(f'{about:<10}', colour)} {shortened(str(event), self.width - 11)}")
+
+    def step(self, title: str, why: str, prompt: str) -> None:
+        """Print what the next step of --step is."""
+        self.line("\n" + self.coloured(title, 1))
+        self.line(textwrap.fill(why, min(self.width, 100), initial_indent="  ", subsequent_indent="  "))
+        self.line(f"  [{prompt}]")
+
+    def made(self, done: Done, lines: list[tuple[str, str]], peers: Iterable[Peer]) -> None:
+        """Print what a step has made."""
+        for line, words in lines:
+            told = textwrap.fill(
+                words, min(self.width, 120), initial_indent=f"  {line:<44}  ", subsequent_indent=" " * 48
+            )
+            self.line(self.coloured(told, 32 if line.startswith("+") else 0))
+        self.line("\n".join(f"  {one!r}" for one in (done, *peers)))
 
     def line(self, text: str, end: str = "\n") -> bool:
         """Print a line. Return False when nobody can read it."""
@@ -1918,7 +2421,7 @@ class Console:
             (delay, rate), meter, health = call.meter.recent, call.meter, call.pc1.health
             text = f"{rate:.1f}/s  delay {delay * 1000:.1f} ms  {health.bitrate_kbps:.0f} kbit/s  lost "
             text += f"{health.packets_lost}  {meter.received} pictures  {meter.misread} misread"
-            self.line(text[: shutil.get_terminal_size().columns - 1], end="")
+            self.line(shortened(text, self.width), end="")
 
 
 class Parser(argparse.ArgumentParser):
@@ -1956,7 +2459,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "a size like 640x480, from 160x120 to 3840x2160",
     )
     parser = Parser(prog="loopback", description="A WebRTC call between two peers in one process, laid open.")
-    parser.epilog = f"Keys in the window: {key_list()}"
+    parser.epilog = f"Keys in the window: {key_list(KEYS)}"
     add = parser.add_argument
     add("--source", type=source, default="synthetic", help=f"{sources}; synthetic by default")
     add("--both", action="store_true", help="video both ways: pc2 sends a test picture back")
@@ -1994,6 +2497,7 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(session.run())
     except CallError as error:
         failure, status = str(error), 1
+    failure, status = (session.failure, 1) if session.failure else (failure, status)
     if session.interrupted:
         status = 128 + session.interrupted
         session.console.line("interrupted")
@@ -2003,7 +2507,7 @@ def main(arguments: list[str] | None = None) -> int:
         report = session.report() | ({"error": failure} if failure else {})
         if not Console(sys.stdout).line(json.dumps(report)):
             failure, status = failure or "the report cannot be written to standard output", status or 1
-    if failure:
+    if failure and not session.failure:  # that one was told when it happened
         Console(sys.stderr).line(f"loopback: {failure}")
     for number, handler in before.items():
         signal.signal(number, handler)

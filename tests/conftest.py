@@ -146,7 +146,7 @@ def running_coturn(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]
         server.wait(timeout=10)
 
 
-def wait_until(reached: Any, seconds: float = 10.0) -> Any:
+def wait_until(reached: Any, seconds: float = 20.0) -> Any:
     """Return the first true value of `reached()`; fail after that many seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -123,7 +123,7 @@ def test_every_state_call_and_message_is_in_the_log_once() -> None:
         by_peer = {
             peer.name: {
                 state: [event.detail.removeprefix("→ ") for event in logged(call, state, peer.name)]
-                for state in peer.states
+                for state in (*peer.states, "dtlsState")
             }
             for peer in (call.pc1, call.pc2)
         }
@@ -133,8 +133,9 @@ def test_every_state_call_and_message_is_in_the_log_once() -> None:
                 "iceGatheringState": ["gathering", "complete"],
                 "iceConnectionState": ["checking", "completed", "closed"],
                 "connectionState": ["connecting", "connected", "closed"],
+                "dtlsState": ["connecting", "connected", "closed"],
             }
-        rest = [(event.who, event.what) for event in call.log.events if event.what not in call.pc1.states]
+        rest = [(event.who, event.what) for event in call.log.events if event.what not in by_peer["pc1"]]
         receive = ["receive candidate", "addIceCandidate", "receive end-of-candidates", "addIceCandidate(null)"]
         send = ["send candidate", "send end-of-candidates"]
         expected = {
@@ -410,6 +411,13 @@ def test_loopback_only_puts_the_original_back() -> None:
             assert local(addresses())
             raise ZeroDivisionError
         assert aioice.ice.get_host_addresses is original
+
+
+def test_other_addresses_are_offered_besides_for_somebody_on_another_machine() -> None:
+    own = list(aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=False))
+    with LoopbackOnly(here_only=False):
+        assert addresses() == ["127.0.0.1", *own]
+    assert list(aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=False)) == own
 
 
 def test_the_original_is_back_after_calls_at_once_and_a_cut_one() -> None:

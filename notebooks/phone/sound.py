@@ -149,8 +149,8 @@ class SoundMeter:
 
 def draw_level(canvas: Picture, view: View, side: int, level: float) -> None:
     """Draw a level meter beside the left (0) or right (1) picture of a view, from -60 dB to full scale."""
-    (x, y), (width, height) = view.corner(side), view.size
-    bar = canvas[y : y + height, x + width + 4 : x + width + 12]
+    (x, y, width, height), (gap, *_) = view.areas[f"pane{side}"], view.areas["keys"]
+    bar = canvas[y : y + height, x + width + gap // 4 : x + width + gap * 3 // 4]
     bar[:] = (55, 50, 46)
     bar[round(height * min(1.0, level / -60)) :] = (120, 210, 255)
 

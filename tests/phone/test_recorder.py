@@ -19,7 +19,7 @@ import pytest
 from conftest import environment, run, wait_until
 from faults import calling
 
-from loopback import Call, CallError, Picture, View, read_time_code
+from loopback import Call, CallError, Picture, View, read_time_code, sides
 
 sys.path.append(str(Path(loopback.__file__).resolve().parent / "notebooks"))
 from phone.recorder import Recorder, check_not_a_source
@@ -41,7 +41,7 @@ async def record(call: Call, recorder: Recorder, view: View, seconds: float) -> 
     try:
         while call.log.now() < until:
             await call.check()
-            recorder.write(view.draw(call), call.log.now())
+            recorder.write(view.draw(sides(call)), call.log.now())
             await asyncio.sleep(0.1)
     finally:
         await recorder.close()
@@ -49,8 +49,8 @@ async def record(call: Call, recorder: Recorder, view: View, seconds: float) -> 
 
 def film(path: Path) -> tuple[list[float], list[list[int | None]]]:
     """Return the time of each frame of a recorded view, and the time codes of both pictures in it."""
-    view = View((320, 240), loopback.Log())
-    (width, height), corners = view.size, [view.corner(0), view.corner(1)]
+    view = View(loopback.Log(), (844, 416))
+    areas = [view.areas["pane0"], view.areas["pane1"]]
     times: list[float] = []
     codes: list[list[int | None]] = []
     # A file that was cut ends in an error; what comes before it is what plays.
@@ -59,7 +59,7 @@ def film(path: Path) -> tuple[list[float], list[list[int | None]]]:
             times.append(float(frame.time or 0))
             picture = frame.to_ndarray(format="bgr24")
             assert picture.shape == view.shape
-            codes.append([read_time_code(picture[y : y + height, x : x + width]) for x, y in corners])
+            codes.append([read_time_code(picture[y : y + height, x : x + width]) for x, y, width, height in areas])
     return times, codes
 
 
@@ -86,7 +86,7 @@ def test_a_recording_plays(name: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with calling((320, 240), fps=10) as call:
             await call.run()
-            view = View((320, 240), call.log)
+            view = View(call.log, (844, 416))
             await record(call, Recorder(path, view.shape), view, 2)
 
     run(scenario())
@@ -132,7 +132,7 @@ def test_the_sound_is_recorded_with_the_picture(suffix: str, tmp_path: Path) -> 
 def test_the_sound_of_a_call_is_recorded(tmp_path: Path) -> None:
     async def scenario() -> int:
         async with calling(fps=10) as call:
-            view = View((160, 120), call.log)
+            view = View(call.log, (844, 416))
             recorder, sound = Recorder(tmp_path / "call.mkv", view.shape, sound=True), OutgoingSound(ToneSource())
             sound.meter.on_block = lambda samples: recorder.write_sound(samples, call.log.now())
             await call.run(with_sound(call, sound))
@@ -214,13 +214,13 @@ from phone.recorder import Recorder
 
 async def call(path):
     call = loopback.Call(loopback.SyntheticSource(320, 240, 30))
-    view = loopback.View((320, 240), call.log)
+    view = loopback.View(call.log, (844, 416))
     recorder = Recorder(path, view.shape)
     try:
         await call.run()
         while True:
             await call.check()
-            recorder.write(view.draw(call), call.log.now())
+            recorder.write(view.draw(loopback.sides(call)), call.log.now())
             await asyncio.sleep(1 / 30)
     finally:
         await recorder.close()

@@ -102,18 +102,18 @@ def test_silence_has_no_frequency() -> None:
 
 
 @pytest.mark.parametrize(("level", "part"), [(-96.0, 0.0), (-60.0, 0.0), (-30.0, 0.5), (0.0, 1.0)])
-@pytest.mark.parametrize("size", [(320, 240), (640, 480)])
+@pytest.mark.parametrize("size", [(844, 416), (1686, 832)])
 def test_the_level_is_drawn_beside_the_picture_of_its_side(size: tuple[int, int], level: float, part: float) -> None:
-    view = loopback.View(size, loopback.Log())
+    view = loopback.View(loopback.Log(), size)
     for side in (0, 1):
-        canvas = view.draw(None)
+        canvas = view.draw((loopback.Side("pc1", "pc1"), loopback.Side("pc2", "pc2")))
         before = canvas.copy()
         draw_level(canvas, view, side, level)
         rows, columns = np.nonzero((canvas != before).any(axis=2))
-        (x, y), (width, height) = view.corner(side), view.size
+        x, y, width, height = view.areas[f"pane{side}"]
         assert (rows.min(), rows.max()) == (y, y + height - 1)
         assert x + width <= columns.min()
-        assert columns.max() < (view.corner(1)[0] if side == 0 else view.shape[1])
+        assert columns.max() < (view.areas["ladder"][0] if side == 0 else view.shape[1])
         bar = canvas[y : y + height, columns.min()]
         lit = (bar == bar.max(axis=0)).all(axis=1)
         if 0 < part < 1:
