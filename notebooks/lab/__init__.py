@@ -1,12 +1,18 @@
 """The laboratory: what the lessons look at a call with, and what keeps their cells in order.
 
-live    both pictures, moving, in a cell         sdp      each line of an SDP, explained
-draw    sequence diagram, time line, table       ice      candidates, pairs, priorities
-knows   what each peer knows, and its states     wire     every datagram, decoded
-code    listings, Python beside JavaScript       faults   loss, delay, changed messages
-check   questions with checked answers           nat      machines behind NATs, a relay, what they let through
-bench   a section's state, a steady clock        bare     RTCPeerConnections without a Peer around them
-answers what the lessons' checks take as right   private  the names that aiortc keeps to itself
+What one sees                                      The layers, taken apart
+live      both pictures, moving, in a cell         sdp       each line of an SDP, explained
+draw      diagrams of a run, layers, tables        edits     descriptions that were changed, or a stranger's
+slider    a run one can go through                 ice       candidates, pairs, priorities
+knows     what each peer knows, and its states     tries     ICE tried in other ways
+code      listings, Python beside JavaScript       wire      a tap: every datagram that passes
+javascript  the browser's side of them             packets   what the bytes of a datagram say
+                                                   nat       toy NATs, and machines behind them
+What one does                                      relay     a real TURN server, and what it costs
+check     questions with checked answers           turn      TURN spoken by hand
+answers   what those checks take as right          bare      RTCPeerConnections without a Peer around them
+bench     a section's state, a steady clock        recorded  what the libraries here cannot do
+faults    loss, delay, changed messages            private   the names that aiortc keeps to itself
 """
 
 import loopback  # noqa: F401  first: it imports cv2 before aiortc, which has to be so in every process  # isort: skip
