@@ -98,6 +98,7 @@ def add_person_options(add: Callable[..., object], name: str) -> None:
     add("--fps", type=number(1, 60), default=30.0, metavar="N", help="pictures a second, 1 to 60, 30 by default")
     add("--codec", type=str.upper, choices=("VP8", "H264"), default="VP8", help="VP8 by default")
     add("--sound", default="tone", help="tone (by default), mic, mic:DEVICE, a sound file, or none")
+    add("--all-addresses", action="store_true", help="offer not only 127.0.0.1: for Firefox on this machine")
     add("--save", type=Path, metavar="DIR", help="take files that are sent, into this folder")
     add("--record", type=file_name(*Recorder.KINDS), metavar="FILE", help="record what is seen and heard")
     add("--seconds", type=number(0.1, 86400), metavar="S", help="hang up after S seconds")

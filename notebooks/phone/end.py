@@ -282,7 +282,8 @@ class Conversation:
 
     def __init__(self, end: End) -> None:
         """Raises CallError when the servers for this call cannot be used."""
-        phone, options = end.phone, {"codec": end.codec, "deadline": end.deadline}
+        phone = end.phone
+        options: dict[str, Any] = {"codec": end.codec, "deadline": end.deadline, "here_only": end.here_only}
         configuration = from_json(phone.servers)
         self.other, self.end, self.began = phone.other, end, end.log.now()
         self.task: asyncio.Task[None] | None = None
@@ -404,7 +405,8 @@ class End:
     """Somebody in the room of a server, who calls and is called.
 
     `source` and `sound` are asked for something to send at each call; `save` is the folder for files that are sent;
-    `answers` accepts every call. Its errors are CallErrors, and raised by whatever is awaited here.
+    `answers` accepts every call. Where the server is on this machine, ICE offers 127.0.0.1 alone; `here_only` False
+    offers all addresses there as well, which Firefox needs. Errors are CallErrors, raised by whatever is awaited here.
     """
 
     def __init__(
@@ -419,10 +421,12 @@ class End:
         deadline: float = 10.0,
         save: Path | None = None,
         answers: bool = False,
+        here_only: bool = True,
     ) -> None:
         self.name, self.log = name, Log() if log is None else log
         self.source, self.sound, self.codec, self.deadline = source, sound, codec, deadline
         self.save, self.answers = save, answers
+        self.here_only = here_only and URL(url).host in ("127.0.0.1", "localhost", "::1")
         self.line, self.clock = Line(url, name, self.log), ServerClock()
         self.line.news = self._on_news
         self.phone = Phone(name, self.line, self._act, self.log)

@@ -41,11 +41,12 @@ from loopback import (
 from .end import Conversation, End
 from .recorder import Recorder, check_not_a_source
 from .screen import ScreenSource
-from .sound import SoundSource, open_sound
+from .sound import SoundSource, draw_level, open_sound
 
 # The keys of the window. The terminal takes lines: a chat, or one of these.
 KEYS = {"h": "hang up", "v": "mute picture", "m": "mute sound", "g": "grey", "s": "snapshot", "q": "quit"}
 TYPED = "Type a line to chat, /file PATH to send a file, /bye to hang up"
+WAITING: tuple[Words, ...] = (("waiting for the first picture", FAINT),)
 RECORDED = (1280, 630)  # pixels: the window may change its size, a recording may not
 
 
@@ -56,18 +57,19 @@ class Person:
         self.options = o = options
         self.console = Console(sys.stderr if o.json else sys.stdout)
         self.log = Log(lambda event: self.console.line(str(event)))
-        self.end = End(o.server, o.name, self.log, source=self._source, sound=self._sound, codec=o.codec, save=o.save)
-        self.end.answers = o.command == "answer"
+        sends = {"source": self._source, "sound": self._sound, "codec": o.codec, "here_only": not o.all_addresses}
+        self.end = End(o.server, o.name, self.log, **sends, save=o.save, answers=o.command == "answer")
         self.end.on_begin, self.end.on_end = self._on_begin, self._on_end
         self.view, self.recorded = View(self.log), View(self.log, RECORDED)
         self.window: Window | None = None
         self.recorder: Recorder | None = None
         self.reports: deque[dict[str, Any]] = deque(maxlen=1000)  # of the calls that are over
-        self.ended, self.grey = False, False
+        self.ended = False
         self._last: Picture | None = None  # the view at the end of the last call
         self._begun, self._measured = math.inf, -math.inf  # s
         self._curves: tuple[deque[tuple[float, float]], ...] = (deque(maxlen=60), deque(maxlen=60))
         self._sending: asyncio.Task[None] | None = None  # a file
+        self._told: Conversation | None = None  # in which one the user was told what to type
 
     def _source(self) -> Source:
         o = self.options
@@ -148,8 +150,10 @@ class Person:
         o, conversation, now = self.options, self.end.conversation, self.log.now()
         if self.end.phone.state == "in call" and self._begun == math.inf:
             self._begun = now
-            self.console.line(TYPED)
         if conversation:
+            if conversation.talk.open and conversation is not self._told:
+                self._told = conversation
+                self.console.line(TYPED)
             self._measure(conversation)
             if self.recorder:
                 self.recorder.write(self._draw(self.recorded, conversation).copy(), now)
@@ -210,24 +214,28 @@ class Person:
             return view.draw(
                 (Side(name, name, None, words), Side("", "")), since=self.log.now(), message=message, keys=keys
             )
-        peer, track, meter = conversation.peer, conversation.track, conversation.meter
-        waiting = (("waiting for the first picture", FAINT),)
-        picture = track.picture
-        size = "" if picture is None else f"{picture.shape[1]}x{picture.shape[0]}"
-        level = f"sound {meter.levels[0]:.0f} dB" + ("   muted" if track.muted else "")
-        mine = Side(
-            name, f"{name} sends", picture, waiting, f"{track.source.label[-24:]}   {size}   {level}",
-            peer.health.layers, "bit rate {:.0f} kbit/s", tuple(self._curves[0]),
-        )  # fmt: skip
-        delay, rate = conversation.arrivals.recent
-        timed = f"delay {delay * 1000:.1f} ms   " if delay else ""
-        size = "" if peer.picture is None else f"{peer.picture.shape[1]}x{peer.picture.shape[0]}"
-        caption = f"{size}   {timed}{rate:.1f}/s   sound {meter.levels[1]:.0f} dB"
-        theirs = Side(
-            conversation.other, f"{conversation.other} sends", peer.picture, waiting, caption, (),
-            "delay {:.1f} ms", tuple(self._curves[1]),
-        )  # fmt: skip
-        return view.draw((mine, theirs), since=conversation.began, message=message, keys=keys)
+        canvas = view.draw(
+            (self._my_side(conversation), self._their_side(conversation)),
+            since=conversation.began,
+            message=message,
+            keys=keys,
+        )
+        for side, level in enumerate(conversation.meter.levels):
+            draw_level(canvas, view, side, level)
+        return canvas
+
+    def _my_side(self, conversation: Conversation) -> Side:
+        peer, track, sound = conversation.peer, conversation.track, conversation.sound
+        muted = "   picture muted" * track.muted + "   sound muted" * bool(sound and sound.muted)
+        caption = f"{track.source.label[-24:]}   {size_of(track.picture)}{muted}"
+        curve = "bit rate {:.0f} kbit/s", tuple(self._curves[0])
+        name = self.end.name
+        return Side(name, f"{name} sends", track.picture, WAITING, caption, peer.health.layers, *curve)
+
+    def _their_side(self, conversation: Conversation) -> Side:
+        name, picture, (delay, rate) = conversation.other, conversation.peer.picture, conversation.arrivals.recent
+        caption = f"{size_of(picture)}   {rate:.1f}/s   " + (f"delay {delay * 1000:.1f} ms" if delay else "")
+        return Side(name, f"{name} sends", picture, WAITING, caption, (), "delay {:.1f} ms", tuple(self._curves[1]))
 
     # The terminal.
 
@@ -271,3 +279,7 @@ class Person:
         o, events = self.options, self.log.events
         log = [{"t_ms": round(e.t * 1000, 3), "who": e.who, "what": e.what, "detail": e.detail} for e in events]
         return {"name": o.name, "source": o.source, "codec": o.codec, "calls": [*self.reports], "log": log}
+
+
+def size_of(picture: Picture | None) -> str:
+    return "" if picture is None else f"{picture.shape[1]}x{picture.shape[0]}"
