@@ -6,7 +6,7 @@ from typing import Any
 from loopback import Call
 
 from .. import private
-from ..check import Question, register, register_quiz
+from ..check import Case, Question, register, register_quiz
 from ..packets import decode
 
 
@@ -19,6 +19,11 @@ def fingerprint_of_pc2(answer: Any, call: Call) -> bool:
 def pictures_begun(answer: Any, plain: list[bytes]) -> bool:
     """Whether the answer is the number of pictures that begin in these decrypted packets."""
     return bool(answer == sum("VP8 frame tag" in decode(data, protected=False, codec="VP8") for data in plain))
+
+
+def calls(tapped: Call, honest: Call) -> list[Case]:
+    """Return both calls, and whether somebody sits in the middle."""
+    return [Case((tapped,), True, "the call with Mallory"), Case((honest,), False, "an honest call")]
 
 
 register(
@@ -41,7 +46,7 @@ register(
 )
 register(
     "05 caught",
-    right=(True, False),
+    cases=calls,
     look="the four lines above: which two should be equal",
     why="it finds Mallory, and does not suspect the honest call",
 )
