@@ -787,23 +787,25 @@ class Health:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """From signalling to the picture."""
-        peer, pc, marks = self.peer, self.peer.pc, {"checking": "working", "connecting": "working", "failed": "failed"}
-        marks |= {"connected": "done", "completed": "done"}
+        """How far each layer of the call is at this peer."""
+        peer, pc, dtls = self.peer, self.peer.pc, self.dtls_state
         if pc.connectionState == "closed":
             return tuple(Layer(name, "", "closed") for name in ("signalling", "ICE", "DTLS", "SRTP", "picture"))
+        marks = {"checking": "working", "connecting": "working", "failed": "failed"}
+        marks |= {"connected": "done", "completed": "done"}
+        begun = "working" if peer.draft or pc.signalingState != "stable" else ""
         agreed = pc.signalingState == "stable" and pc.remoteDescription is not None
-        media = peer.picture is not None or self.bytes_sent > 0
-        shown = [track.picture for track in peer.tracks if isinstance(track, OutgoingTrack)] + [peer.picture]
-        picture = any(one is not None for one in shown)
-        keys = "working" if self.dtls_state == "connected" else ""
+        media, keys = peer.picture is not None or self.bytes_sent > 0, dtls == "connected"
+        picture = any(one.picture is not None for one in (peer, *peer.tracks) if hasattr(one, "picture"))
         return (
-            Layer(
-                "signalling", "done" if agreed else "working" if peer.draft or peer.waiting else "", pc.signalingState
-            ),
+            Layer("signalling", "done" if agreed else begun, pc.signalingState),
             Layer("ICE", marks.get(pc.iceConnectionState, ""), pc.iceConnectionState),
-            Layer("DTLS", marks.get(self.dtls_state, ""), self.dtls_state),
-            Layer("SRTP", "done" if media else keys, "(packets)" if media else "(keys)" if keys else "(no keys)"),
+            Layer("DTLS", marks.get(dtls, ""), dtls),
+            Layer(
+                "SRTP",
+                "done" if media else "working" * keys,
+                "(packets)" if media else "(keys)" if keys else "(no keys)",
+            ),
             Layer("picture", "done" if picture else "", "(there)" if picture else "(none)"),
         )
 

@@ -142,6 +142,13 @@ class Shown:
         xtest.fake_input(self.display, X.KeyRelease, code)
         self.display.sync()
 
+    def click(self, x: int, y: int, button: int = 1) -> None:
+        """Press and release a button of the mouse there in the window; 4 and 5 are the wheel."""
+        xtest.fake_input(self.display, X.MotionNotify, x=x, y=y)
+        xtest.fake_input(self.display, X.ButtonPress, button)
+        xtest.fake_input(self.display, X.ButtonRelease, button)
+        self.display.sync()
+
     def click_close(self) -> None:
         """Do what a window manager does when the X button is clicked (ICCCM 4.2.8.1)."""
         data = (32, [self.display.intern_atom("WM_DELETE_WINDOW"), X.CurrentTime, 0, 0, 0])
@@ -444,6 +451,85 @@ def test_q_ends_in_the_middle_of_the_steps(show: Callable[..., Shown]) -> None:
     wait_until(lambda: "Step 2 of" in shown.out)
     shown.press("q")
     shown.ended()
+
+
+# ---- Mouse, size, failure --------------------------------------------------------------------------------------------
+
+
+def test_a_click_on_a_keys_label_is_that_key(show: Callable[..., Shown]) -> None:
+    shown = show()
+    shown.reach(5)
+    shown.click(*label(shown, "v", "hnvgsq"))
+    wait_until(lambda: re.search(r"pc1 +mute", shown.out))
+    shown.click(*label(shown, "h", "hnvgsq"))
+    wait_until(lambda: "hung up:" in shown.out)
+    wait_until(lambda: not shown.udp())
+    shown.click(5, 5)  # no label: nothing
+    shown.click(*label(shown, "q", "csq"))
+    shown.ended()
+
+
+def label(shown: Shown, key: str, keys: str) -> tuple[int, int]:
+    """Return where a key's label is in the window, while these keys are offered."""
+    sides = (loopback.Side("pc1", ""), loopback.Side("pc2", ""))
+    shown.view.draw(sides, keys={one: loopback.KEYS[one] for one in keys})
+    left, top, _, height = shown.view.areas["keys"]
+    start = next(start for start, _, one in shown.view.buttons if one == key)
+    return left + start + 5, top + height // 2
+
+
+def test_the_wheel_does_not_zoom_the_picture_away(show: Callable[..., Shown]) -> None:
+    shown = show()
+    before = shown.reach(5)
+    for _ in range(3):
+        shown.click(300, 200, button=4)
+    time.sleep(0.5)
+    shown.window = wait_until(shown._window)  # it may be another one
+    shown.reach(max(before) + 30)
+    shown.press("q")
+    shown.ended()
+
+
+def test_a_resized_window_is_laid_out_anew(show: Callable[..., Shown]) -> None:
+    shown = show()
+    before = shown.reach(5)
+    for width, height in ((900, 700), (1390, 520)):
+        shown.window.configure(width=width, height=height)
+        shown.display.sync()
+        wait_until(lambda size=(width, height): (geometry(shown)) == size)
+        before = shown.reach(max(before) + 15)
+    shown.press("q")
+    shown.ended()
+
+
+def geometry(shown: Shown) -> tuple[int, int]:
+    found = shown.window.get_geometry()
+    return found.width, found.height
+
+
+def test_a_call_that_fails_leaves_the_window_open_and_can_be_made_again(
+    show: Callable[..., Shown], tmp_path: Path
+) -> None:
+    film = tmp_path / "film.png"
+    shown = show("320x240", "--source", "film.png")
+    wait_until(lambda: "film.png cannot be read" in shown.err)
+    assert shown.process.poll() is None
+    shown.press("h")  # there is nothing to hang up
+    shown.press("c")
+    wait_until(lambda: shown.err.count("film.png cannot be read") == 2)
+    cv2.imwrite(str(film), np.full((240, 320, 3), (200, 60, 60), np.uint8))
+    shown.press("c")
+    wait_until(lambda: blue(shown.pictures()[1]))
+    shown.press("q")
+    assert shown.process.wait(timeout=10) == 0, "the last call went well"
+
+
+def test_a_failed_call_is_told_by_the_exit_status(show: Callable[..., Shown]) -> None:
+    shown = show("320x240", "--source", "film.png")
+    wait_until(lambda: "cannot be read" in shown.err)
+    shown.press("q")
+    assert shown.process.wait(timeout=10) == 1
+    assert shown.err.count("\n") == 1
 
 
 # ---- Its end ---------------------------------------------------------------------------------------------------------
