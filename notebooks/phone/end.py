@@ -175,6 +175,7 @@ class ServerClock:
     """The server's clock, as far as this end can tell: from pings, and of those the one that was answered soonest."""
 
     def __init__(self) -> None:
+        self.stopped = False  # the server is lost: what is known is kept
         self._pings: deque[float] = deque(maxlen=100)
         self._found: deque[tuple[float, float]] = deque(maxlen=20)  # there and back (s), the server's clock at our zero
 
@@ -193,11 +194,6 @@ class ServerClock:
     @property
     def steady(self) -> bool:
         return len(self._found) >= 5
-
-    def forget(self) -> None:
-        """Another server has another clock."""
-        self._pings.clear()
-        self._found.clear()
 
     def server_ms(self, t: float) -> float | None:
         """Return the server's clock in ms at our second `t` (perf_counter); None before the first answer."""
@@ -302,18 +298,37 @@ class Conversation:
         self.script = self._caller() if phone.calls else self._callee()
         self._told_at = 0.0
 
-    # The two scripts are loopback's, with sound and a data channel.
+    # The two scripts are loopback's, with sound and a data channel, and the other side's candidates last: a browser looks
+    # for them while it negotiates (trickle ICE, RFC 8838), for seconds where a STUN server does not answer.
 
     def _caller(self) -> list[Step]:
         add_track, *rest = caller(self.peer, self.track)
         # The data channel comes last: before the first track, aiortc would close the transport that they share.
         more = [self._add_sound(), Step(self.peer, "createDataChannel", self._create_data_channel)]
-        return [add_track, *more, *rest]
+        return self._candidates_last([add_track, *more, *rest])
 
     def _callee(self) -> list[Step]:
         *script, _ = callee(self.peer, self.track)  # without the wait for a picture: the other end may send none
         place = 1 + next(number for number, step in enumerate(script) if step.what == "addTrack")
-        return [*script[:place], self._add_sound(), *script[place:]]
+        return self._candidates_last([*script[:place], self._add_sound(), *script[place:]])
+
+    def _candidates_last(self, script: list[Step]) -> list[Step]:
+        *before, connect = (step for step in script if step.what != "addIceCandidate")
+        return [*before, Step(self.peer, "addIceCandidate", self._receive_candidates), connect]
+
+    async def _receive_candidates(self) -> Done:
+        """Hand the other side's candidates to ICE, until it says that it has no more, or a pair has worked."""
+        receiving = asyncio.create_task(self.peer.receive_candidates())
+        try:
+            while not receiving.done() and self.peer.pc.connectionState != "connected":
+                await asyncio.wait([receiving], timeout=0.01)
+                await self.peer.health.check()
+            if receiving.done():
+                await receiving
+        finally:
+            await cancelled(receiving)
+        self.peer.waiting = ""
+        return self.peer.done("addIceCandidate", self.peer.remote_candidates)
 
     def _add_sound(self) -> Step:
         return Step(self.peer, "addTrack(audio)", self._send_sound)
@@ -426,7 +441,7 @@ class End:
         self.name, self.log = name, Log() if log is None else log
         self.source, self.sound, self.codec, self.deadline = source, sound, codec, deadline
         self.save, self.answers = save, answers
-        self.here_only = here_only and URL(url).host in ("127.0.0.1", "localhost", "::1")
+        self.here_only = here_only and re.match(r"\w+://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)", url) is not None
         self.line, self.clock = Line(url, name, self.log), ServerClock()
         self.line.news = self._on_news
         self.phone = Phone(name, self.line, self._act, self.log)
@@ -511,7 +526,10 @@ class End:
             self.phone.wait(min(now - before, 1.0))  # a process that was halted has not waited
             if self.answers and self.phone.state == "ringing":
                 self.phone.press("accept")
-            if self.line.open and now >= ping_at:
+            if self.clock.stopped and self.conversation is None:
+                self.clock = ServerClock()  # another server has another clock; in a call both ends keep the old one
+                self.phone.on_pong = self.clock.on_pong
+            if self.line.open and now >= ping_at and not self.clock.stopped:
                 ping_at = now + (5 if self.clock.steady else 0.2)
                 self.line.say(self.clock.ping())
             out = not self.phone.inside and self.phone.state in ("away", "idle")
@@ -524,7 +542,7 @@ class End:
             self.phone.press("join")
             return
         if news == "lost":
-            self.clock.forget()
+            self.clock.stopped = True
             if self.conversation:
                 self.conversation.channel.lose()
         self.phone.server(news)
