@@ -970,7 +970,7 @@ def still(figure: Figure) -> Still:
 EDGE, HEADING = "rgba(127,127,127,.35)", "rgba(127,127,127,.16)"
 GREEN, AMBER, RED, BLUE = (f"background:rgba({c},.18)" for c in ("46,160,67", "210,153,34", "218,54,51", "56,139,253"))
 CHANGED = "background:rgba(210,153,34,.28)"
-CELL = f"padding:3px 8px;text-align:left;vertical-align:top;border:1px solid {EDGE};white-space:normal;"
+CELL = f"padding:3px 6px;text-align:left;vertical-align:top;border:1px solid {EDGE};"
 LONG = 25  # letters: a longer word may be broken, where it can be read on
 
 
@@ -999,6 +999,7 @@ class Cell(NamedTuple):
     wide: str = ""  # of its column
     title: str = ""  # shown where the mouse rests on it
     tint: str = ""  # one of GREEN, AMBER, RED, BLUE
+    whole: bool = False  # in one line
 
     def __str__(self) -> str:
         tag = "th" if self.head else "td"
@@ -1006,16 +1007,18 @@ class Cell(NamedTuple):
         span = f' rowspan="{self.rows}"' if self.rows > 1 else ""
         span += f' colspan="{self.columns}"' if self.columns > 1 else ""
         span += f' title="{html.escape(self.title)}"' if self.title else ""
-        content = f"<b>● {self.content}</b>" if self.changed else self.content  # some sites take the colour away
+        content = f"<b>●&nbsp;{self.content}</b>" if self.changed else self.content  # some sites take the colour away
         width = f"width:{self.wide};" if self.wide else ""
-        return f'<{tag}{span} style="{CELL}{width}{ground}">{content}</{tag}>'
+        wrap = f"white-space:{'nowrap' if self.whole else 'normal'};"
+        return f'<{tag}{span} style="{CELL}{wrap}{width}{ground}">{content}</{tag}>'
 
 
 def table(rows: Iterable[Iterable[Cell]], note: str = "") -> HTML:
     """Return an HTML table. Words are not broken: a column is at least as wide as its longest one. Grounds let the page
     through, and the text has the page's colour."""
     body = "\n".join(f"<tr>{''.join(map(str, row))}</tr>" for row in rows)
-    style = f"border-collapse:collapse;font-size:13px;width:100%;max-width:{WIDTH}px;table-layout:auto;margin-left:0"
+    style = f"border-collapse:collapse;font-size:12.5px;line-height:1.25;width:100%;max-width:{WIDTH}px;"
+    style += "table-layout:auto;margin-left:0"
     below = f"\n<p>{html.escape(note, quote=False)}</p>" if note else ""
     return HTML(f'<table style="{style}">\n{body}\n</table>{below}')
 

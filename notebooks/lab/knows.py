@@ -151,7 +151,8 @@ def _page(call: Call, facts: Facts, before: Facts | None) -> str:
         # The first four bytes of a fingerprint are enough to tell two apart.
         words = f"{value.partition(' ')[2][:11]}:…" if what == "fingerprint" and value else value
         title = f"a={SDP_NAMES[what]}:{value}" if what in SDP_NAMES and value else ""
-        return Cell(breakable(words) or "-", changed=value != old.get((peer, of, what), ""), title=title)
+        changed = value != old.get((peer, of, what), "")
+        return Cell(breakable(words) or "-", changed=changed, title=title, whole=what in STATES)
 
     left = [("itself", OWN), ("the other", OTHER), ("itself", TOGETHER)]
     names = [call.pc1.name, call.pc2.name]
@@ -161,7 +162,7 @@ def _page(call: Call, facts: Facts, before: Facts | None) -> str:
     for of, whats in left:
         for number, what in enumerate(whats):
             title = "both" if whats is TOGETHER else f"of {of}"
-            rows.append([Cell(title, head=True, rows=len(whats))] if number == 0 else [])
+            rows.append([Cell(title, head=True, rows=len(whats), whole=True)] if number == 0 else [])
             rows[-1] += [Cell(what, head=True), *(cell(name, of, what) for name in names)]
     for row, state in zip(rows[1:], STATES, strict=False):
         row += [Cell(state, head=True), *(cell(name, "itself", state) for name in names)]

@@ -15,7 +15,7 @@ def image(png: bytes) -> np.ndarray:
 
 def words(page: str) -> str:
     """Return the text of some HTML."""
-    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    return " ".join(re.sub(r"<[^>]*>", " ", page).replace("&nbsp;", " ").split())
 
 
 def rows_of(page: str) -> list[list[str]]:
