@@ -7,7 +7,7 @@
 //   4  Drawing       as text, never as markup
 
 const STATES = ["signalingState", "iceGatheringState", "iceConnectionState", "connectionState"];
-const DTLS_STATE = "RTCDtlsTransport.state"; // of a transport, not of the connection
+const DTLS_STATE = "dtlsState"; // RTCDtlsTransport.state, under the name that it has in loopback's log
 const MOST_EVENTS = 2000, LONGEST_TEXT = 300; // kept; letters
 const BEFORE = 1000; // ms: what the other end did longer before our own log begins belongs to another call
 const MOST_RUNGS = 400; // rows of the ladder
@@ -156,7 +156,7 @@ export function layersOf(events) {
   }
   const [signalling, gathering, ice, connection] = STATES.map((state) => last.get(state));
   const reachable = ["connected", "completed"].includes(ice);
-  // aiortc's log does not have the DTLS state; there connectionState tells, once ICE is through.
+  // Where the log does not have the DTLS state, connectionState tells, once ICE is through.
   const dtls = last.get(DTLS_STATE) ?? (reachable && ["connected", "failed"].includes(connection) ? connection : "");
   const shown = last.has("first picture"), received = last.has("first packets") || shown;
   const small = (...found) => found.filter(([, state]) => state).map((pair) => pair.join(" ")).join(", ");
@@ -176,7 +176,7 @@ export function layersOf(events) {
     {
       name: "DTLS",
       state: { "": reachable && "working", connecting: "working", connected: "done", failed: "failed" }[dtls] || "",
-      small: small([DTLS_STATE, last.get(DTLS_STATE)], ["connectionState", connection]),
+      small: small(["RTCDtlsTransport.state", last.get(DTLS_STATE)], ["connectionState", connection]),
       reason: UNTRUSTED,
     },
     {
@@ -205,7 +205,7 @@ const STEPS = ["new RTCPeerConnection", "addTrack", "createDataChannel", "create
 export function ladderOf(events, zero) {
   const rows = [], arrows = [];
   const open = new Map(); // sender, type and the end that is there: arrows that miss their other end
-  for (const { t, what, detail, theirs } of inOrder(events.filter(belongs).slice(-MOST_RUNGS))) {
+  for (const { t, what, detail, theirs } of inOrder(withReceive(events).filter(belongs).slice(-MOST_RUNGS))) {
     const side = theirs ? 1 : 0, row = rows.length;
     const { verb, type } = messageOf(what);
     rows.push({ t: t - zero, side, text: verb ? "" : what, detail, bad: what.startsWith("refused") });
@@ -222,6 +222,16 @@ export function ladderOf(events, zero) {
     }
   }
   return { rows, arrows };
+}
+
+/** The events, with "receive call" where one end only has "hear call": call control says so, and a page says both. */
+function withReceive(events) {
+  const key = ({ theirs }, what) => `${theirs} ${what}`;
+  const said = new Set(events.map((event) => key(event, event.what)));
+  return events.map((event) => {
+    const received = event.what.replace(/^hear /, "receive ");
+    return said.has(key(event, received)) ? event : { ...event, what: received };
+  });
 }
 
 /** "send offer" in parts; of what is no message, none. */
@@ -318,8 +328,8 @@ class View {
     const letters = Math.floor((lines[1] - lines[0] - 24) / LETTER);
     this.svg.replaceChildren(
       ...lines.map((x) => drawn("line", { class: "life", x1: x, x2: x, y1: 0, y2: height })),
-      ...rows.flatMap((row, number) => rowParts(row, lines[row.side], y(number), letters)),
       ...arrows.map((arrow) => arrowPart(arrow, lines, y, letters, bothKnown)),
+      ...rows.flatMap((row, number) => rowParts(row, lines[row.side], y(number), letters)), // may stand across an arrow
     );
     set(this.svg, { width, height, viewBox: `0 0 ${width} ${height}`, "aria-label": inWords(names, { rows, arrows }) });
   }
@@ -361,17 +371,20 @@ function rowParts({ t, side, text, detail, bad }, x, y, letters) {
   ];
 }
 
-/** A message, from one line to the other; broken where both logs are here and one end is missing: it is under way. */
+/** A message, from one line to the other; broken where both logs are here and one end is missing: it is under way. Its
+ * name stands where it was sent, in a row that has no step, and in the middle of an arrow that is known at one end. */
 function arrowPart({ type, detail, from, sent, received }, lines, y, letters, bothKnown) {
   const [x1, x2] = from === 0 ? lines : [...lines].reverse();
   const y1 = y(sent ?? received), y2 = y(received ?? sent);
-  const slope = (Math.atan((y2 - y1) / (x2 - x1)) * 180) / Math.PI, turned = from === 0 ? slope : slope + 180;
-  const state = bothKnown && (sent === null || received === null) ? "message under-way" : "message";
+  const angle = (Math.atan2(y2 - y1, x2 - x1) * 180) / Math.PI;
+  const missing = sent === null || received === null;
+  const [x, place] = missing ? [(x1 + x2) / 2, "middle"] : from === 0 ? [x1 + 10, "start"] : [x1 - 10, "end"];
   const label = shortened(`${type} ${brief(detail.replace(`${type}: `, ""))}`.trim(), letters);
+  const state = bothKnown && missing ? "message under-way" : "message";
   return drawn("g", { class: state, "data-type": type, "data-from": from },
     drawn("line", { x1, y1, x2, y2 }),
-    drawn("path", { d: "M0 0-9-4v8z", transform: `translate(${x2} ${y2}) rotate(${turned})` }),
-    drawn("text", { y: -5, transform: `translate(${(x1 + x2) / 2} ${(y1 + y2) / 2}) rotate(${slope})` }, label));
+    drawn("path", { d: "M0 0-9-4v8z", transform: `translate(${x2} ${y2}) rotate(${angle})` }),
+    drawn("text", { x, y: y1 - 6, "text-anchor": place }, label));
 }
 
 const shortened = (text, letters) => (text.length <= letters ? text : `${text.slice(0, Math.max(letters - 1, 0))}…`);
