@@ -7,7 +7,7 @@ from IPython.display import HTML
 
 from loopback import NO_SERVERS, LoopbackOnly, candidates_in, parse_candidate
 
-from .draw import Cell, table
+from .draw import RED, Cell, table
 
 SIGNALLING = ("stable", "have-local-offer", "have-remote-offer", "closed")
 CALLS = (
@@ -38,11 +38,15 @@ def fresh(*tracks: MediaStreamTrack) -> RTCPeerConnection:
 
 async def close_all() -> set[str]:
     """Close every connection that `fresh` has made; return the states they are in then."""
-    for pc in made:
+    return await closed(*made)
+
+
+async def closed(*pcs: RTCPeerConnection) -> set[str]:
+    """Close these connections; return the states they are in then."""
+    for pc in pcs:
         await pc.close()
-    states = {pc.signalingState for pc in made}
-    made.clear()
-    return states
+        made[:] = [one for one in made if one is not pc]
+    return {pc.signalingState for pc in pcs}
 
 
 async def negotiate(offering: RTCPeerConnection, answering: RTCPeerConnection) -> None:
@@ -57,8 +61,15 @@ async def negotiate(offering: RTCPeerConnection, answering: RTCPeerConnection) -
 async def play_cards(order: str) -> str:
     """Make the calls on the cards in that order; return both signalling states, or the error that ended it."""
     pcs = {"pc1": fresh(VideoStreamTrack()), "pc2": fresh()}
+    try:
+        return await _played(str(order), pcs)
+    finally:
+        await closed(*pcs.values())
+
+
+async def _played(order: str, pcs: dict[str, RTCPeerConnection]) -> str:
     texts: dict[str, RTCSessionDescription] = {}
-    for letter in order:
+    for letter in filter(str.isalnum, order.casefold()):
         if letter not in CARDS:
             return f"there is no card {letter!r}"
         who, method, kind = CARDS[letter]
@@ -88,7 +99,7 @@ class Tries:
     def _cell(self, state: str, call: str) -> Cell:
         outcome = self.outcomes[state, call]
         if isinstance(outcome, InvalidStateError):
-            return Cell(f'<span style="color:#a3261f">{type(outcome).__name__}: {outcome}</span>')
+            return Cell(f"{type(outcome).__name__}: {outcome}", tint=RED)
         return Cell("ok") if outcome == state else Cell(f"→ {outcome}", changed=True)
 
     def _repr_html_(self) -> str:
@@ -99,10 +110,11 @@ class Tries:
 
 
 async def try_all() -> Tries:
-    """Make every call in every state."""
+    """Make every call in every state. All connections are closed again: a track that nobody reads fills the memory."""
     stranger, friend = fresh(VideoStreamTrack()), fresh()
     await negotiate(stranger, friend)
     theirs = {"offer": stranger.localDescription, "answer": friend.localDescription}
+    await closed(stranger, friend)
     tries = Tries()
     for state in SIGNALLING:
         for call in CALLS:
@@ -113,6 +125,7 @@ async def try_all() -> Tries:
                     tries.outcomes[state, call] = pc.signalingState
                 except InvalidStateError as error:
                     tries.outcomes[state, call] = error
+                await closed(pc)
     return tries
 
 
