@@ -81,6 +81,14 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
+def readings(answer: Any) -> list[Any]:
+    """Return what an answer may mean to a function that says whether it is right: itself, and the number in a text."""
+    read = [plain(answer)]
+    if isinstance(answer, str) and (found := number(answer)) is not None:
+        read.append(int(found) if found == int(found) else found)
+    return read
+
+
 def truth(answer: Any) -> bool | None:
     """Return the yes or no in an answer, None where there is neither."""
     if isinstance(answer, str):
@@ -170,12 +178,12 @@ class Expected:
             more = ": a number is asked for" if _is_number(self.right) and number(plain(answer)) is None else ""
             return f"{shown} is not it{more}"
         try:
-            verdict = self.right(answer, **facts)
+            verdicts = [self.right(reading, **facts) for reading in readings(answer)]
         except Exception as error:  # noqa: BLE001  of any kind: the answer may be a learner's function
             return blamed(error, answer) or f"{shown} cannot be it ({type(error).__name__})"
-        if isinstance(verdict, str):
-            return verdict
-        return None if verdict else f"{shown} is not it"
+        if any(verdict and not isinstance(verdict, str) for verdict in verdicts):
+            return None
+        return next((verdict for verdict in verdicts if isinstance(verdict, str)), f"{shown} is not it")
 
 
 def _is_number(value: Any) -> bool:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(NOTEBOOKS))
 
 import lab  # noqa: E402 - lies beside the lessons, not installed
 from lab.check import Case, Question, api_call, questions_of, register, register_quiz, same  # noqa: E402
+from lab.nat import KINDS, Meeting, NatMatrix  # noqa: E402
 
 register("99 state", "have-local-offer", look="the strip", why="an offer is out")
 register("99 count", 2, look="the log")
@@ -52,6 +53,8 @@ register_quiz(
         ("99 count", True, {}, "not yet: True is not it: a number is asked for. Look at the log.\n"),
         ("99 count", "2 kbit/s", {}, "not yet: '2 kbit/s' is not it: a number is asked for. Look at the log.\n"),
         ("99 port", 4000, {"port": 4000}, "right\n"),
+        ("99 port", "4000", {"port": 4000}, "right\n"),
+        ("99 port", np.int32(4000), {"port": 4000}, "right\n"),
         ("99 port", 4001, {"port": 4000}, "not yet: 4001 is not it. Look at the candidates.\n"),
         ("99 port", None, {"port": 4000}, "not yet: yours None, the socket 4000. Look at the candidates.\n"),
         ("99 port", "x", {"port": []}, "not yet: 'x' cannot be it (TypeError). Look at the candidates.\n"),
@@ -190,6 +193,16 @@ def test_a_function_may_return_a_tuple_for_a_list_and_one_for_true(capsys: pytes
     descriptions = ("offer", "answer")
     lab.check("03 order", lambda arrived: tuple(sorted(arrived, key=lambda one: one["type"] not in descriptions)))
     assert capsys.readouterr().out.startswith("right")
+
+
+@pytest.mark.parametrize("yes_no", [bool, int, np.bool_, lambda found: "yes" if found else "no"])
+def test_a_function_may_say_yes_and_no_in_its_own_way(yes_no: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    types = {False: ("srflx", "srflx"), True: ("none", "none")}
+    meetings = [Meeting((one, other), types["symmetric" in (one, other)], 0.1) for one in KINDS for other in KINDS]
+    symmetric = KINDS["symmetric"]
+    lab.check("04 survives", lambda one, other: yes_no(symmetric not in (one, other)), matrix=NatMatrix(meetings))
+    lab.check("05 caught", lambda call: yes_no(call == "with Mallory"), tapped="with Mallory", honest="honest")
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["right", "right"]
 
 
 # ---- A learner's function --------------------------------------------------------------------------------------------
