@@ -403,17 +403,21 @@ def test_the_ladder_has_the_messages_that_crossed_and_the_layers_get_done(page: 
         + """
         const teacher = new Teacher(root, now);
         await settled();
-        const atFirst = states();
-        const { crossed, close } = await call(teacher);
+        const atFirst = { ...states(), name: root.querySelector(".ours b").textContent };
+        const { crossed, close, pcs } = await call(teacher);
         await until(() => allDone() && crossed.filter(([type]) => type === "end-of-candidates").length === 2);
         const seen = { atFirst, crossed, arrows: arrows(), states: states(), rows: rows(), events: teacher.events,
           steps: all(".step").map((step) => step.firstChild?.textContent).filter(Boolean),
           ladder: said(root.querySelector("svg")), strip: said(root.querySelector(".ours .strip")) };
+        pcs[0].getReceivers()[0].track.dispatchEvent(new Event("unmute"));
+        const error = { url: "stun:127.0.0.1:1", errorCode: 701, errorText: "STUN server does not answer" };
+        pcs[0].dispatchEvent(new RTCPeerConnectionIceErrorEvent("icecandidateerror", error));
+        seen.told = teacher.events.slice(seen.events.length).map(({ what, detail }) => [what, detail]);
         close();
         await settled();
         return { ...seen, atEnd: states() };""",
     )
-    assert seen["atFirst"] == dict.fromkeys(LAYERS, "")
+    assert seen["atFirst"] == {**dict.fromkeys(LAYERS, ""), "name": "this page"}
     assert sorted(seen["arrows"]) == sorted(seen["crossed"]), "each one that crossed, and nothing else"
     offers = [arrow for arrow in seen["arrows"] if arrow[0] in ("offer", "answer")]
     assert offers == [["offer", 0], ["answer", 1]]
@@ -431,6 +435,7 @@ def test_the_ladder_has_the_messages_that_crossed_and_the_layers_get_done(page: 
     assert "offer sent" in seen["ladder"]
     assert "answer received" in seen["ladder"]
     assert "DTLS done (RTCDtlsTransport.state connected" in seen["strip"]
+    assert seen["told"] == [["icecandidateerror", "stun:127.0.0.1:1: 701 STUN server does not answer"]]
     assert seen["atEnd"] == dict.fromkeys(LAYERS, ""), "closed: nothing is up any more"
 
 
@@ -622,11 +627,16 @@ def test_a_flood_of_events_is_bounded(page: Page) -> None:
         teacher.theirs(many("send offer"));
         teacher.theirs(many("receive offer"));
         await settled();
-        return [rows().length, arrows().length, Math.max(...rows().map(([, , , detail]) => detail.length))];""",
+        const ladder = arrows().length, own = teacher.events.length;
+        for (let times = 0; times < 2100; times++) teacher.event("Ann", "addTrack", times);
+        const longest = Math.max(...rows().map(([, , , detail]) => detail.length)), later = teacher.events;
+        return [own, ladder, rows("tr.theirs").length, rows().length, later.length, later.at(-1).detail, longest];""",
     )
-    assert found[0] == 2000
-    assert found[1] <= 400
-    assert found[2] == 300
+    own, ladder, theirs, rows, own_later, newest, longest = found
+    assert own == 1, "the other end's flood takes nothing of our own log"
+    assert ladder <= 400
+    assert (theirs, rows, own_later) == (2000, 4000, 2000)
+    assert (newest, longest) == ("2099", 300)
 
 
 def test_twenty_calls_leave_nothing_behind_and_reset_ends_the_watching(page: Page) -> None:

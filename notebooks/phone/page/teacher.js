@@ -8,7 +8,7 @@
 
 const STATES = ["signalingState", "iceGatheringState", "iceConnectionState", "connectionState"];
 const DTLS_STATE = "dtlsState"; // RTCDtlsTransport.state, under the name that it has in loopback's log
-const MOST_EVENTS = 2000, LONGEST_TEXT = 300; // kept; letters
+const MOST_EVENTS = 2000, LONGEST_TEXT = 300; // kept of each end; letters
 const BEFORE = 1000; // ms: what the other end did longer before our own log begins belongs to another call
 const MOST_RUNGS = 400; // rows of the ladder
 
@@ -16,6 +16,7 @@ const MOST_RUNGS = 400; // rows of the ladder
 
 export class Teacher {
   #events = []; // both ends', in the order of time: { t, who, what, detail, theirs, row }
+  #kept = { ours: 0, theirs: 0 }; // how many that are
   #zero; // the first one's time, ms
   #watching = new AbortController(); // ends the listeners
   #me = ""; // names
@@ -33,7 +34,7 @@ export class Teacher {
   /** Something happened at this end. */
   event(who, what, detail = "") {
     this.#me = who;
-    this.#add({ t: this.now(), who, what, detail }, false);
+    this.#add({ t: this.now(), who, what, detail }, "ours");
     this.#changed();
   }
 
@@ -69,8 +70,8 @@ export class Teacher {
     });
     on(pc, "track", ({ track }) => {
       this.event(who, "track", `the other side will send ${track.kind}`);
-      // It is muted until then, in a browser's words, also where the other side mutes nothing.
-      on(track, "unmute", () => this.event(who, "first packets", track.kind));
+      // A browser calls a track muted until its packets come, though the other side mutes nothing.
+      track.addEventListener("unmute", () => this.event(who, "first packets", track.kind), { signal, once: true });
     });
     on(pc, "datachannel", ({ channel }) => this.event(who, "datachannel", channel.label));
   }
@@ -80,7 +81,7 @@ export class Teacher {
     for (const event of Array.isArray(events) ? events : []) {
       const texts = [event?.who, event?.what, event?.detail];
       const known = Number.isFinite(event?.t) && texts.every((text) => typeof text === "string");
-      if (known && !(event.t < this.#zero - BEFORE)) this.#add(event, true);
+      if (known && !(event.t < this.#zero - BEFORE)) this.#add(event, "theirs");
     }
     this.#changed();
   }
@@ -102,18 +103,22 @@ export class Teacher {
     this.#watching = new AbortController();
     for (const { row } of this.#events) row.remove();
     this.#events = [];
+    this.#kept = { ours: 0, theirs: 0 };
     this.#zero = undefined;
     this.#changed();
   }
 
-  #add({ t, who, what, detail }, theirs) {
+  #add({ t, who, what, detail }, whose) {
     this.#zero ??= t;
     const [name, words, more] = [who, what, detail].map((text) => String(text).slice(0, LONGEST_TEXT));
-    const event = { t, who: name, what: words, detail: more, theirs };
+    const event = { t, who: name, what: words, detail: more, theirs: whose === "theirs" };
     const place = this.#events.findLastIndex((earlier) => earlier.t <= t) + 1;
     event.row = this.#view.addRow(event, t - this.#zero, this.#events[place]?.row);
     this.#events.splice(place, 0, event);
-    if (this.#events.length > MOST_EVENTS) this.#events.shift().row.remove();
+    if (++this.#kept[whose] <= MOST_EVENTS) return;
+    const oldest = this.#events.findIndex(({ theirs }) => theirs === event.theirs);
+    this.#events.splice(oldest, 1)[0].row.remove();
+    this.#kept[whose]--;
   }
 
   /** Draw with the next frame, once for all that happens until then; not at all behind another tab. */
@@ -121,7 +126,8 @@ export class Teacher {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
       const theirs = this.#events.filter((event) => event.theirs);
-      const names = [`${this.#me} (this page)`.trim(), this.#other || theirs[0]?.who || "the other side"];
+      const me = this.#me ? `${this.#me} (this page)` : "this page";
+      const names = [me, this.#other || theirs[0]?.who || "the other side"];
       const ours = layersOf(this.#events.filter((event) => !event.theirs));
       this.#view.drawLayers(names, theirs.length ? [ours, layersOf(theirs)] : [ours]);
       this.#view.drawLadder(names, ladderOf(this.#events, this.#zero), theirs.length > 0);
