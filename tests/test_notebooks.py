@@ -327,7 +327,10 @@ def test_a_cell_that_raises_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_where_this_machine_was_too_busy_the_lesson_is_run_again(tmp_path: Path) -> None:
+def test_where_this_machine_was_too_busy_the_lesson_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "until_quiet", lambda: None)
     counted = tmp_path / "runs"
     count = f"from pathlib import Path\nPath({str(counted)!r}).open('a').write('x')"
     say = f"import os\nprint('no verdict: this machine is too busy' if os.stat({str(counted)!r}).st_size < 2 else 5)"
@@ -337,7 +340,7 @@ def test_where_this_machine_was_too_busy_the_lesson_is_run_again(tmp_path: Path)
     assert counted.read_text() == "xx"
     busy = "print('happened: 5   no verdict: this machine is too busy: of 2.0 s')"
     found = refused(tmp_path / "busy.ipynb", busy)
-    assert found.endswith("measured nothing in 3 runs: this machine is too busy")
+    assert found.endswith("measured nothing in 4 runs: this machine is too busy")
 
 
 def test_the_words_of_a_busy_clock_are_those_that_are_looked_for() -> None:
