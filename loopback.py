@@ -1947,17 +1947,16 @@ class Window:
     NAME = "loopback: a WebRTC call"
 
     def __init__(self) -> None:
-        if missing := display_missing():
-            raise CallError(missing)
-        # Qt would complain that it finds no fonts; View draws the text. cv2 sets Qt's variables at import, so here.
-        os.environ["QT_LOGGING_RULES"] = "*.warning=false"
-        wide, high = screen_size()
-        wide = min(int(0.94 * wide), int(0.88 * high * 2.03))
-        self.size = (wide, int(wide / 2.03))
         self.clicks: deque[tuple[int, int]] = deque(maxlen=1)
         self._zoomed = False
         self._canvas: Picture | None = None  # what is shown
-        self._open()
+        # Qt would complain that it finds no fonts; View draws the text. cv2 sets Qt's variables at import, so here.
+        os.environ["QT_LOGGING_RULES"] = "*.warning=false"
+        with display() as (width, height):
+            width = min(int(0.94 * width), int(0.88 * height * 2.03))
+            self.size = (width, int(width / 2.03))
+            self._open()
+            cv2.pollKey()
 
     def _open(self) -> None:
         cv2.namedWindow(self.NAME, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
@@ -1991,43 +1990,33 @@ class Window:
         return chr(key) if 0 < key < 128 else ""  # an arrow or a function key has a larger number
 
 
-def screen_size() -> tuple[int, int]:
-    """Return width and height of the screen in pixels, of one such screen where several stand side by side."""
-    if sys.platform != "linux":
-        return 1366, 768  # what fits on most
-    x11, display = open_x11()
-    screen = x11.XDefaultScreen(display)
-    wide, high = x11.XDisplayWidth(display, screen), x11.XDisplayHeight(display, screen)
-    x11.XCloseDisplay(display)
-    return min(wide, high * 16 // 9), high
-
-
-def open_x11() -> tuple[Any, ctypes.c_void_p]:
-    """Return the library of the X window system, and its display, which is not there (false) or is to be closed. Raises
-    OSError where there is no such library."""
-    x11 = ctypes.CDLL("libX11.so.6")
-    x11.XOpenDisplay.restype = ctypes.c_void_p
-    return x11, ctypes.c_void_p(x11.XOpenDisplay(None))
-
-
-def display_missing() -> str:
-    """Return why no window can be shown here, "" where one can. Qt, which draws OpenCV's windows on Linux, ends the
-    whole process when it finds no display, and no `except` catches that: so ask first."""
+@contextlib.contextmanager
+def display() -> Iterator[tuple[int, int]]:
+    """Give width and height of the screen in pixels, of one where several stand side by side. Raises CallError where no
+    window can be shown: Qt, which draws OpenCV's windows on Linux, ends the whole process when it finds no display, and
+    no `except` catches that, so it is asked for first. It is held until Qt has its own: a server without users restarts.
+    """
     if cv2.currentUIFramework() == "":
-        return "this OpenCV has no windows (opencv-python-headless): install opencv-python instead of it"
+        raise CallError("this OpenCV has no windows (opencv-python-headless): install opencv-python instead of it")
     if sys.platform != "linux":
-        return ""  # macOS and Windows usually have one, and do not end the process
+        yield 1366, 768  # macOS and Windows usually have a display, and do not end the process
+        return
     loaded = list(sys.modules)
     if loaded.index("av") < loaded.index("cv2"):
-        return "aiortc was imported before cv2, so a window would hang: import loopback (or cv2) first"
+        raise CallError("aiortc was imported before cv2, so a window would hang: import loopback (or cv2) first")
     try:
-        x11, display = open_x11()
-    except OSError:
-        return "libX11 is missing: on Debian or Ubuntu, apt install libx11-6"
-    if not display:
-        return f"no display (DISPLAY is {printable(os.environ.get('DISPLAY', '')) or 'not set'})"
-    x11.XCloseDisplay(display)
-    return ""
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError as error:
+        raise CallError("libX11 is missing: on Debian or Ubuntu, apt install libx11-6") from error
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    if not (opened := ctypes.c_void_p(x11.XOpenDisplay(None))):
+        raise CallError(f"no display (DISPLAY is {printable(os.environ.get('DISPLAY', '')) or 'not set'})")
+    try:
+        screen = x11.XDefaultScreen(opened)
+        width, height = x11.XDisplayWidth(opened, screen), x11.XDisplayHeight(opened, screen)
+        yield min(width, height * 16 // 9), height
+    finally:
+        x11.XCloseDisplay(opened)
 
 
 def key_list(keys: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import gc
 import importlib.util
+import io
 import os
 import resource
 import statistics
@@ -166,6 +167,46 @@ async def together(number: int, seconds: float) -> None:
         await asyncio.gather(*(one.close() for one in calls))
 
 
+async def window(seconds: float) -> None:
+    """Print the processor time of drawing the window's picture, and the program's share of a core in a call and idle:
+    with a window where there is a display, else drawn all the same."""
+    session = loopback.Session(loopback.parse(["--seconds", "600"]))
+    session.console.stream = io.StringIO()
+    draw, drawn = session.view.draw, list[float]()
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        before = time.thread_time()
+        picture = draw(*arguments, **options)
+        drawn.append(time.thread_time() - before)
+        return picture
+
+    async def share_of_a_core() -> float:
+        await asyncio.sleep(WARM_UP)
+        drawn.clear()
+        before = time.process_time()
+        for _ in range(round(seconds * FPS)):
+            await asyncio.sleep(1 / FPS)
+            if not session.window:
+                session._draw()
+        return (time.process_time() - before) / seconds * 100
+
+    session.view.draw = timed  # type: ignore[method-assign]
+    running = asyncio.create_task(session.run())
+    try:
+        while session.action or not (session.live and session.live.meter.received):
+            await asyncio.sleep(0.05)
+        in_call = await share_of_a_core()
+        where = "" if session.window else ", without a display"
+        print("\nthe window, {1}x{0}{2}: drawing".format(*session.view.shape[:2], where), end=" ")
+        print(f"{statistics.median(drawn) * 1000:.2f} ms of processor time a picture; the program, of a core:")
+        print(f"{in_call:.0f} % in a call", end=", ")
+        session.press("h")
+        print(f"{await share_of_a_core():.1f} % after hanging up")
+    finally:
+        session.press("q")
+        await running
+
+
 def lessons() -> None:
     """Print how long running all lessons takes."""
     needed = ("jupyter", "matplotlib", "nbclient", "psutil")
@@ -197,6 +238,7 @@ def main() -> None:
     for number in (1, 2, 4, 8):
         command = [sys.executable, __file__, "--together", str(number), "--seconds", str(options.seconds)]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(PROJECT)})
+    asyncio.run(window(options.seconds))
     lessons()
 
 
