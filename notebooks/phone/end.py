@@ -298,7 +298,7 @@ class Conversation:
         self.script = self._caller() if phone.calls else self._callee()
         self._told_at = 0.0
 
-    # The two scripts are loopback's, with sound and a data channel, and the other side's candidates last: a browser looks
+    # The two scripts are loopback's, with sound, a data channel, and the other side's candidates last: a browser looks
     # for them while it negotiates (trickle ICE, RFC 8838), for seconds where a STUN server does not answer.
 
     def _caller(self) -> list[Step]:
