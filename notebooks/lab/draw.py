@@ -52,13 +52,15 @@ BADGES = {
     "signalingState": HUES["message"],
     "iceGatheringState": INK,
     "iceConnectionState": HUES["STUN"],
-    "connectionState": HUES["DTLS"],
+    "connectionState": HUES["SRTCP"],
+    "dtlsState": HUES["DTLS"],  # of the transport, not of the connection: RTCDtlsTransport (W3C webrtc-pc section 5.5)
 }
 SHORT = {
     "signalingState": "signaling",
     "iceGatheringState": "iceGathering",
     "iceConnectionState": "ICE",
     "connectionState": "connection",
+    "dtlsState": "DTLS",
 }
 FIRST = {"signalingState": "stable"}  # W3C webrtc-pc section 4.3.1; the other three machines begin with "new"
 
@@ -409,7 +411,7 @@ class _Script:
     def event(self, event: Event) -> None:
         """Add one event of the log."""
         verb, _, kind = event.what.partition(" ")
-        if event.who in self.peers and event.what in STATES:
+        if event.who in self.peers and event.what in BADGES:
             self.state(event)
         elif event.who in self.peers and verb == "send" and kind:
             self.row(event.t, event.who)
@@ -563,7 +565,7 @@ def _draw_head(canvas: Canvas, lifelines: dict[str, float], states: list[str], a
     x = 24.0
     canvas.text(x, 24, "states", colour=SOFT, pixels=11.5)
     x += text_width("states", 11.5) + 10
-    for state in (state for state in STATES if state in states):
+    for state in (state for state in BADGES if state in states):
         x = _draw_badge(canvas, x, 24, state, state) + 6
     x += 18
     crossed = {arrow.kind if arrow.datagrams else "message" for arrow in arrows}

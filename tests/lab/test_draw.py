@@ -74,8 +74,8 @@ def test_the_diagram_has_every_state_change_and_call_in_order() -> None:
     call = run(scenario())
     rows = lab.sequence(call.log).rows
     drawn = [(row.who, *state) for row in rows for state in row.states]
-    assert drawn == [(e.who, e.what, e.detail.removeprefix("→ ")) for e in call.log.events if e.what in STATES]
-    calls = [(e.who, e.what) for e in call.log.events if e.what not in STATES and " " not in e.what]
+    assert drawn == [(e.who, e.what, e.detail.removeprefix("→ ")) for e in call.log.events if e.what in BADGES]
+    calls = [(e.who, e.what) for e in call.log.events if e.what not in BADGES and " " not in e.what]
     assert [(row.who, row.text) for row in rows if (row.who, row.text) in calls] == calls
     assert [row.t for row in rows] == sorted(row.t for row in rows)
 
