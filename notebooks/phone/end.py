@@ -247,7 +247,6 @@ class Arrivals(Meter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.newest: int | None = None  # number
         self._arrived: dict[int, float] = {}
 
     def on_received(self, picture: Picture) -> None:
@@ -257,7 +256,6 @@ class Arrivals(Meter):
         if number is None:
             self.misread += 1
         else:
-            self.newest = number
             self._arrived[number] = now
             while len(self._arrived) > 1024:
                 del self._arrived[next(iter(self._arrived))]
@@ -309,8 +307,9 @@ class Conversation:
 
     def _callee(self) -> list[Step]:
         *script, _ = callee(self.peer, self.track)  # without the wait for a picture: the other end may send none
-        place = 1 + next(number for number, step in enumerate(script) if step.what == "addTrack")
-        return self._candidates_last([*script[:place], self._add_sound(), *script[place:]])
+        place = next(number for number, step in enumerate(script) if step.what == "addTrack")
+        add_tracks = [script[place]._replace(run=self._send_picture), self._add_sound()]
+        return self._candidates_last([*script[:place], *add_tracks, *script[place + 1 :]])
 
     def _candidates_last(self, script: list[Step]) -> list[Step]:
         *before, connect = (step for step in script if step.what != "addIceCandidate")
@@ -318,13 +317,13 @@ class Conversation:
 
     async def _receive_candidates(self) -> Done:
         """Hand the other side's candidates to ICE, until it says that it has no more, or a pair has worked."""
-        receiving = asyncio.create_task(self.peer.receive_candidates())
+        receiving = asyncio.create_task(play([Step(self.peer, "addIceCandidate", self.peer.receive_candidates)]))
         try:
             while not receiving.done() and self.peer.pc.connectionState != "connected":
                 await asyncio.wait([receiving], timeout=0.01)
                 await self.peer.health.check()
             if receiving.done():
-                await receiving
+                receiving.result()
         finally:
             await cancelled(receiving)
         self.peer.waiting = ""
@@ -333,17 +332,24 @@ class Conversation:
     def _add_sound(self) -> Step:
         return Step(self.peer, "addTrack(audio)", self._send_sound)
 
+    def _is_offered(self, kind: str) -> bool:
+        return any(transceiver.kind == kind for transceiver in self.peer.pc.getTransceivers())
+
+    async def _send_picture(self) -> Done:
+        """Send a picture back, where the other side has offered an m-line for one: an answer cannot add any."""
+        if self._is_offered("video"):
+            return await self.peer.add_track(self.track)
+        return self.peer.done("no picture was offered")
+
     async def _send_sound(self) -> Done:
         """Give this peer sound to send as well. Without any it only listens."""
-        offered = {transceiver.kind for transceiver in self.peer.pc.getTransceivers()}
-        if self.peer.pc.signalingState == "have-remote-offer" and "audio" not in offered:
-            return self.peer.done("no sound was offered")
-        if self.sound:
+        calls = self.peer.pc.signalingState == "stable"
+        if self.sound and (calls or self._is_offered("audio")):
             return await self.peer.add_track(self.sound)
-        if self.peer.pc.signalingState == "stable":
+        if calls:
             self.peer.pc.addTransceiver("audio", direction="recvonly")
             self.peer.log(self.peer.name, "addTransceiver", "audio, recvonly")
-        return self.peer.done("addTransceiver")
+        return self.peer.done("sends no sound")
 
     async def _create_data_channel(self) -> Done:
         """Make the channel for chat and files. It has an m-line of its own, "application", and the same port."""
@@ -397,7 +403,7 @@ class Conversation:
             "packets_lost": health.packets_lost,
             "sound": self.meter.as_dict(),
             "selected_pair": self.peer.selected_pair._asdict(),
-            "chats": self.talk.chats,
+            "chats": [*self.talk.chats],
             "files": [path.name for path in self.talk.files],
         }
 
@@ -463,10 +469,8 @@ class End:
             limit = PATIENCE["joining"] + 12
             await self.until(lambda: phone.inside or (phone.state == "away" and phone.why), limit, "not in the room")
             if not phone.inside:
-                advice = {"taken": "choose another --name", "full": "wait until somebody leaves"}.get(
-                    self.phone.why, ""
-                )
-                raise CallError(f"the room is closed to {self.name}: {self.phone.why}. {advice}".strip(". "))
+                advice = {"taken": ": choose another --name", "full": ": wait until somebody leaves"}.get(phone.why, "")
+                raise CallError(f"the room does not let {self.name} in ({phone.why}){advice}")
         except BaseException:
             await cancelled(*self._tasks)
             raise
@@ -478,11 +482,10 @@ class End:
         self._wanted = False
         if self.phone.state != "away":
             self.phone.press("leave")
-        outcomes = await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.wait(self._closing) if self._closing else None
         await cancelled(*self._tasks)
-        for outcome in filter(None, outcomes):
-            if kind is None:
-                raise outcome
+        if kind is None:
+            self.check()
 
     async def call(self, name: str, patience: float = 30.0) -> None:
         """Call somebody: wait until they are in the room, ring, be connected. Raises CallError where that fails."""
@@ -559,8 +562,7 @@ class End:
                 self.conversation.task = asyncio.create_task(self._converse(self.conversation))
         elif self.conversation:
             self.on_end(self.conversation)
-            closing = asyncio.create_task(self._close(self.conversation))
-            self._closing.add(closing)
+            self._closing.add(asyncio.create_task(self._close(self.conversation)))
             self.conversation = None
 
     async def _converse(self, conversation: Conversation) -> None:

@@ -38,8 +38,9 @@ async def two_programs(size: tuple[int, int], fps: float = 30) -> AsyncIterator[
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*arguments: str) -> asyncio.subprocess.Process:
-            output = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            process = await asyncio.create_subprocess_exec(sys.executable, str(HERE), *arguments, **output)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, str(HERE), *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            )
             stack.push_async_callback(process.communicate)
             stack.callback(process.terminate)
             return process
@@ -59,16 +60,15 @@ async def one_call(url: str, size: tuple[int, int], seconds: float, fps: float =
     async with End(url, "Caller", source=lambda: SyntheticSource(*size, fps)) as end:
         await end.call("Python")
         conversation = end.conversation
-        await end.until(lambda: end.conversation is None or end.last.after("first picture"), 10, "no picture")
+        if conversation is None:
+            raise CallError(f"the call ended at once: {end.failure or end.phone.why}")
+        await end.until(lambda: conversation.arrivals.received, 10, "no picture")
         await asyncio.sleep(WARM_UP)
         arrivals = conversation.arrivals
         before, known = arrivals.received, len(arrivals.delays)
         await asyncio.sleep(seconds)
-        end.check()
         if end.conversation is not conversation:
-            raise CallError(f"the call has ended: {end.failure}")
-        measured = Measured(
-            conversation.after("first picture"), list(arrivals.delays)[known:], arrivals.received - before
-        )
+            raise CallError(f"the call has ended: {end.failure or end.phone.why}")
+        delays, received = list(arrivals.delays)[known:], arrivals.received - before
         await end.hang_up()
-    return measured
+    return Measured(conversation.after("first picture") or 0.0, delays, received)

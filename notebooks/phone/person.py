@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +128,13 @@ class Person:
 
     def _on_begin(self, conversation: Conversation) -> None:
         self._begun = math.inf
-        conversation.talk.on_chat = lambda text: self.console.line(f"{printable(conversation.other)}: {text}")
+        conversation.talk.on_chat = partial(self._on_chat, conversation.other)
         conversation.talk.on_progress = self._on_progress
         if recorder := self.recorder:
             conversation.meter.on_block = lambda samples: recorder.write_sound(samples, self.log.now())
+
+    def _on_chat(self, who: str, text: str) -> None:
+        self.console.line(f"{printable(who)}: {text}")
 
     def _on_progress(self, name: str, done: int, size: int) -> None:
         if self.console.live and (done == size or done // 16_384 % 64 == 0):
@@ -206,8 +210,12 @@ class Person:
     def _draw(self, view: View, conversation: Conversation | None) -> Picture:
         phone, name = self.end.phone, self.end.name
         keys = {key: words for key, words in KEYS.items() if conversation or key in "gq"}
-        over = f"{name}: the call with {conversation.other} is over" if conversation else ""
-        message: Words = (over if phone.state in ("idle", "away") and over else str(phone), INK)
+        text = str(phone)
+        if conversation and phone.state in ("idle", "away"):
+            text = f"{name}: the call with {conversation.other} is over"
+        elif not self.end.line.open:
+            text += "   (no server; a call goes on without)"
+        message: Words = (text, INK)
         if conversation is None:
             others = ", ".join(phone.people) or "nobody else"
             words = ((f"In the room: {others}", INK), ("The pictures come with a call.", FAINT))

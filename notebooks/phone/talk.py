@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -96,7 +97,7 @@ class Talk:
         """`save` is the folder for files; without one none is taken."""
         self.who, self.log, self.clock, self.save = who, log, clock, save
         self.channel: RTCDataChannel | None = None
-        self.chats: list[str] = []  # received
+        self.chats: deque[str] = deque(maxlen=1000)  # received
         self.files: list[Path] = []  # received
         self.on_chat: Callable[[str], None] = lambda text: None
         self.on_captured: Callable[[list[tuple[int, float]]], None] = lambda times: None
