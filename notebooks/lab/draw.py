@@ -567,12 +567,12 @@ def _draw_head(canvas: Canvas, lifelines: dict[str, float], states: list[str], a
     x += text_width("states", 11.5) + 10
     for state in (state for state in BADGES if state in states):
         x = _draw_badge(canvas, x, 24, state, state) + 6
-    x += 18
+    x += 12
     crossed = {arrow.kind if arrow.datagrams else "message" for arrow in arrows}
     for kind in (kind for kind in HUES if kind in crossed):
-        canvas.arrow((x, 24), (x + 26, 24), HUES[kind], 2 if kind == "message" else 1.4)
-        canvas.text(x + 32, 24, kind, colour=HUES[kind], pixels=11.5)
-        x += 32 + text_width(kind, 11.5) + 16
+        canvas.arrow((x, 24), (x + 20, 24), HUES[kind], 2 if kind == "message" else 1.4)
+        canvas.text(x + 24, 24, kind, colour=HUES[kind], pixels=11.5)
+        x += 24 + text_width(kind, 11.5) + 12
 
 
 def _name_gap(canvas: Canvas, lifelines: dict[str, float], y: float, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
+import asyncio
 import io
 import re
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import run
 from faults import calling, logged, pictures
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from pages import image
 from PIL import Image
@@ -172,6 +174,26 @@ def test_pictures_are_png_of_notebook_width_and_not_empty(draw: Any) -> None:
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
     assert len(drawing.png) < 120_000
     assert "object at" not in repr(drawing)
+
+
+def test_nothing_of_a_whole_call_with_all_its_layers_leaves_the_picture() -> None:
+    async def scenario() -> tuple[Call, Any]:
+        async with calling() as call:
+            with lab.Tap(call) as tap:
+                await call.run()
+                while {datagram.layer for datagram in tap} < set(HUES) - {"message"}:
+                    await asyncio.sleep(0.05)
+            await call.hang_up()
+        return call, tap
+
+    call, tap = run(scenario())
+    for drawing in (lab.sequence(call.log, tap), lab.timeline(call.log, tap)):
+        _, width = drawing.pixels.shape[:2]
+        renderer = FigureCanvasAgg(drawing.figure).get_renderer()
+        for text in drawing.figure.findobj(Text):
+            box = text.get_window_extent(renderer)
+            assert -0.5 < box.x0 <= box.x1 < width + 0.5, text.get_text()
+            assert "…" not in text.get_text()
 
 
 @pytest.mark.parametrize("draw", [lab.sequence, lab.timeline])
