@@ -57,7 +57,7 @@ class Person:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = o = options
         self.console = Console(sys.stderr if o.json else sys.stdout)
-        self.log = Log(lambda event: self.console.line(str(event)))
+        self.log = Log(self.console.event)
         sends = {"source": self._source, "sound": self._sound, "codec": o.codec, "here_only": not o.all_addresses}
         self.end = End(o.server, o.name, self.log, **sends, save=o.save, answers=o.command == "answer")
         self.end.on_begin, self.end.on_end = self._on_begin, self._on_end
