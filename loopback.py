@@ -1952,7 +1952,7 @@ class Window:
         self._canvas: Picture | None = None  # what is shown
         # Qt would complain that it finds no fonts; View draws the text. cv2 sets Qt's variables at import, so here.
         os.environ["QT_LOGGING_RULES"] = "*.warning=false"
-        with display() as (width, height):
+        with open_display() as (width, height):
             width = min(int(0.94 * width), int(0.88 * height * 2.03))
             self.size = (width, int(width / 2.03))
             self._open()
@@ -1991,10 +1991,10 @@ class Window:
 
 
 @contextlib.contextmanager
-def display() -> Iterator[tuple[int, int]]:
+def open_display() -> Iterator[tuple[int, int]]:
     """Give width and height of the screen in pixels, of one where several stand side by side. Raises CallError where no
     window can be shown: Qt, which draws OpenCV's windows on Linux, ends the whole process when it finds no display, and
-    no `except` catches that, so it is asked for first. It is held until Qt has its own: a server without users restarts.
+    no `except` catches that, so it is asked for first, and held until Qt has its own: a server without users restarts.
     """
     if cv2.currentUIFramework() == "":
         raise CallError("this OpenCV has no windows (opencv-python-headless): install opencv-python instead of it")
@@ -2078,15 +2078,8 @@ class Session:
     def keys(self) -> dict[str, str]:
         """The keys that do something now, and what."""
         live, free = bool(self.live), self.action is None
-        works = {
-            "c": not live and free,
-            "h": live or not free,
-            "n": live and free,
-            "v": live,
-            "g": live,
-            "s": bool(self.call),
-        }
-        now = {key: words for key, words in KEYS.items() if works.get(key, True)}
+        works = {"c": free and not live, "h": live or not free, "n": live and free, "v": live, "g": live}
+        now = {key: words for key, words in KEYS.items() if works.get(key, key == "q" or bool(self.call))}
         return {" ": "next step", **now} if self.coming else now
 
     def interrupt(self, number: int, *_: object) -> None:
@@ -2184,8 +2177,9 @@ class Session:
 
     async def _failed(self, error: CallError) -> None:
         """Say why the call failed, and leave the window open."""
+        await cancelled(self.action)
         Console(sys.stderr).line(f"loopback: {error}")
-        self.failure, self.coming = str(error), None
+        self.failure, self.coming, self.action = str(error), None, None
         self.message = ("The call failed. Press c to call again", RED)
         what, _, why = self.failure.partition(" Likely cause: ")
         self.words["pc2"] = ((what, INK), (why, RED))
