@@ -142,7 +142,8 @@ class Coturn:
 
     started: ClassVar[set[Coturn]] = set()
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        self.options = options  # more of them
         self.user, self.password = "learner", secrets.token_hex(16)
         self.port = _free_port()
         self.program = shutil.which("turnserver")
@@ -173,7 +174,7 @@ class Coturn:
             folder = self._stack.enter_context(tempfile.TemporaryDirectory())
             own = (f"--listening-port={self.port}", f"--user={self.user}:{self.password}", f"--pidfile={folder}/pid")
             self._process = await asyncio.create_subprocess_exec(
-                *(self.program, *self.OPTIONS, *own),
+                *(self.program, *self.OPTIONS, *own, *self.options),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

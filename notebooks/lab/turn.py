@@ -37,6 +37,7 @@ METHODS = {
     "CreatePermission": Method.CREATE_PERMISSION,
     "ChannelBind": Method.CHANNEL_BIND,
 }
+ANEW = "begin again at the cell that makes it, client = await coturn.client()"
 Address = tuple[str, int]
 
 
@@ -120,7 +121,8 @@ class TurnClient(asyncio.DatagramProtocol):
         self._key = hashlib.md5(f"{user}:{realm}:{password}".encode(), usedforsecurity=False).digest()
 
     async def request(self, method: str, attributes: Mapping[str, Any] | None = None) -> Decoded:
-        """Send a request and return the response, whatever it says. Raises CallError when none comes within 2 s."""
+        """Send a request and return the response, whatever it says. Raises CallError when none comes in 2 s, or this
+        client has been through its conversation."""
         message = Message(METHODS[method], Class.REQUEST, attributes={**(attributes or {}), **self._credentials})
         if self._key:
             message.add_message_integrity(self._key)
@@ -130,6 +132,8 @@ class TurnClient(asyncio.DatagramProtocol):
         answer = await self.receive(2.0)
         if answer is None:
             raise loopback.CallError(f"the TURN server does not answer {method}: is it running?")
+        if answer.summary.startswith("Allocate error response, 437"):
+            raise loopback.CallError(f"this client has an address already (437): {ANEW}")
         return answer
 
     def send(self, data: bytes, to: Address) -> None:
@@ -151,6 +155,8 @@ class TurnClient(asyncio.DatagramProtocol):
 
     def _put(self, data: bytes) -> None:
         if self._transport:
+            if self._transport.is_closing():
+                raise loopback.CallError(f"this client is closed: {ANEW}")
             self.passed.append(Passed("out", "UDP", data))
             self._transport.sendto(data)
             return

@@ -148,6 +148,10 @@ async def spoken(coturn: Coturn) -> tuple[list[Decoded], list[tuple[str, ...]], 
     if coturn.running:
         friend.send(b"do you hear me?", (host, int(port)))
     assert await client.receive() is None
+    if coturn.running:
+        with pytest.raises(loopback.CallError, match="an address already"):
+            await client.request("Allocate", allocate)
+        client.passed[-2:] = []  # not in the recorded one
     answers.append(await client.request("CreatePermission", {"XOR-PEER-ADDRESS": friend.address}))
     if coturn.running:
         friend.send(b"and now?", (host, int(port)))
@@ -162,6 +166,9 @@ async def spoken(coturn: Coturn) -> tuple[list[Decoded], list[tuple[str, ...]], 
     answers.append(await client.request("Refresh", {"LIFETIME": 0}))
     rows = client.table().rows
     client.close()
+    if coturn.running:
+        with pytest.raises(loopback.CallError, match="begin again"):
+            client.send(b"too late", friend.address)
     friend.close()
     return answers, rows, heard
 

@@ -51,6 +51,7 @@ register_quiz(
         ),
         "b",
         "the server writes down where the request came from; for a peer behind a NAT that is the NAT's outside",
+        look="Ask somebody outside: STUN",
     ),
     Question(
         "A NAT has endpoint-independent mapping. What follows?",
@@ -61,23 +62,27 @@ register_quiz(
         ),
         "c",
         "that is what makes a server-reflexive candidate useful; who may send in is the other question, filtering",
+        look="Two questions to a NAT",
     ),
     Question(
         "Which two cannot meet without a relay?",
         ("two port-restricted cones", "a symmetric NAT and a port-restricted cone", "a symmetric NAT and a full cone"),
         "b",
         "the port that one uses was told to nobody, and the other lets in only ports it has written to",
+        look="Each kind against each",
     ),
     Question(
         "Through a TURN server, what can its owner read of the call?",
         ("addresses, sizes and times", "the pictures", "nothing at all"),
         "a",
         "the keys were agreed on between the peers; the server carries SRTP as it is",
+        look="What a relay costs",
     ),
     Question(
         "A call behind two symmetric NATs, with a STUN server only, stays in checking. What helps?",
         ("a second STUN server", "a TURN server", "more time"),
         "b",
         "no number of checks opens that door, and no STUN server knows the port in advance",
+        look="A relay: TURN, by hand",
     ),
 )

@@ -57,6 +57,7 @@ register_quiz(
         ("the one that offers", "the one that answers", "the one that is controlling in ICE"),
         "b",
         "the answer says a=setup:active, so that the handshake need not wait for it (RFC 5763, section 5)",
+        look="Who is the client, and why",
     ),
     Question(
         "A fingerprint in the SDP matches the certificate. What do you know?",
@@ -67,18 +68,21 @@ register_quiz(
         ),
         "c",
         "the comparison ties the keys to that SDP; whose SDP it is has to be found out in another way",
+        look="The fingerprint, recomputed",
     ),
     Question(
         "ICE is completed. pc2 is failed at once, pc1 is connected and sends. What do you look at first?",
         ("the firewall", "the fingerprint in what pc2 received", "the codec"),
         "b",
         "each side compares what it was shown with what it was told; only pc2 was told something wrong",
+        look="Break it: one digit",
     ),
     Question(
         "Somebody changes the sequence number of an SRTP packet, which is in clear. What happens?",
         ("the packet is refused", "the packet is taken in the wrong place", "the packet is asked for again, changed"),
         "a",
         "the tag covers the header too",
+        look="Forge it",
     ),
     Question(
         "Both sides are connected, and the picture is the right one. Is somebody in the middle?",
@@ -89,5 +93,6 @@ register_quiz(
         ),
         "c",
         "with Mallory all states were the same, and the picture too",
+        look="In the middle",
     ),
 )
