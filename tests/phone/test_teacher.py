@@ -217,6 +217,10 @@ def test_python_reads_what_the_page_wrote(page: Page) -> None:
     )
     pictures = [cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_COLOR) for png in written]
     assert [loopback.read_time_code(picture) for picture in pictures] == numbers
+    for picture, number in zip(pictures, numbers, strict=True):
+        ours = np.zeros_like(picture)
+        loopback.write_time_code(ours, number)
+        assert np.array_equal(picture, ours), "the same pixels"
 
 
 def test_every_number_has_the_checksum_that_python_gives_it(page: Page) -> None:
