@@ -190,7 +190,7 @@ def test_nothing_of_a_whole_call_with_all_its_layers_leaves_the_picture() -> Non
     for drawing in (lab.sequence(call.log, tap), lab.timeline(call.log, tap)):
         _, width = drawing.pixels.shape[:2]
         renderer = FigureCanvasAgg(drawing.figure).get_renderer()
-        for text in drawing.figure.findobj(Text):
+        for text in drawing.figure.findobj(lambda one: isinstance(one, Text) and one.get_visible() and one.get_text()):
             box = text.get_window_extent(renderer)
             assert -0.5 < box.x0 <= box.x1 < width + 0.5, text.get_text()
             assert "…" not in text.get_text()
