@@ -2059,7 +2059,7 @@ class Session:
         self.window: Window | None = None
         self.action: asyncio.Task[None] | None = None  # a call that is being set up, changed or hung up
         self.sources = list(dict.fromkeys((options.source, "synthetic", "night", "camera")))  # the first is in use
-        self.go = asyncio.Semaphore(0)  # --step: one for each Enter or key
+        self.go = asyncio.Queue[str]()  # --step: one for each key, or line that was entered
         self.ended, self.interrupted, self.failure = False, 0, ""
         self.message: Words = ("", INK)  # above the pictures
         self.words: dict[str, tuple[Words, ...]] = {}  # in place of a peer's picture
@@ -2193,7 +2193,7 @@ class Session:
         if key in ("q", "\x1b"):
             self.ended = True
         elif key and key not in KEYS:
-            self.go.release()
+            self.go.put_nowait("")
         elif key not in self.keys:
             return
         elif key == "c":
@@ -2264,7 +2264,8 @@ class Session:
             self.message, self.coming = (f"{title}   (space bar)", ACCENT), Row(0, step.who, step.what)
             self.words = {peer.name: made.get(peer.name, ()) for peer in call.peers}
             self.words[step.who] = ((f"Next: {step.what}", ACCENT), (step.why, INK), *self.words[step.who])
-            await self.go.acquire()
+            while await self.go.get() == "sdp":
+                self.console.line("\n".join(map(printable, self.sdp.splitlines())))
             done = await step.run()
             lines = what_it_made(done, self.sdp)
             self.sdp = done.made if isinstance(done.made, str) else self.sdp
@@ -2276,20 +2277,14 @@ class Session:
     def _read_enter(self) -> None:
         loop = asyncio.get_running_loop()
 
-        def entered(line: bytes) -> None:
-            if line.strip().lower() == b"sdp":
-                self.console.line("\n".join(map(printable, self.sdp.splitlines())))
-            else:
-                self.go.release()
-
         def read() -> None:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 with contextlib.suppress(OSError):  # the terminal has gone
                     while sys.stdin and (typed := os.read(0, 1024)):  # Python's buffer would be locked at the end
-                        for line in typed.splitlines():
-                            loop.call_soon_threadsafe(entered, line)
+                        for line in typed.decode(errors="replace").splitlines():
+                            loop.call_soon_threadsafe(self.go.put_nowait, line.strip().lower())
                 for _ in range(0 if self.window else 99):  # nobody can press Enter: go through all steps
-                    loop.call_soon_threadsafe(self.go.release)
+                    loop.call_soon_threadsafe(self.go.put_nowait, "")
 
         # A thread: Windows cannot wait for a terminal and for sockets in one event loop. It ends with the process.
         threading.Thread(target=read, name="stdin", daemon=True).start()
@@ -2379,17 +2374,21 @@ class Console:
     def step(self, title: str, why: str, prompt: str) -> None:
         """Print what the next step of --step is."""
         self.line("\n" + self.coloured(title, 1))
-        self.line(textwrap.fill(why, min(self.width, 100), initial_indent="  ", subsequent_indent="  "))
-        self.line(f"  [{prompt}]")
+        self.wrapped(why, "  ")
+        self.wrapped(f"[{prompt}]", "  ")
 
     def made(self, done: Done, lines: list[tuple[str, str]], peers: Iterable[Peer]) -> None:
         """Print what a step has made."""
         for line, words in lines:
-            told = textwrap.fill(
-                words, min(self.width, 120), initial_indent=f"  {line:<44}  ", subsequent_indent=" " * 48
-            )
-            self.line(self.coloured(told, 32 if line.startswith("+") else 0))
-        self.line("\n".join(f"  {one!r}" for one in (done, *peers)))
+            self.wrapped(words, f"  {line:<44}  ", 32 if line.startswith("+") else 0)
+        for one in (done, *peers):
+            self.wrapped(repr(one), "  ")
+
+    def wrapped(self, text: str, start: str, colour: int = 0) -> None:
+        """Print a text in lines that fit, all with as much space before them as the start of the first."""
+        width = max(min(self.width, 120), len(start) + 20)
+        lines = textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * len(start))
+        self.line(self.coloured(lines, colour))
 
     def line(self, text: str, end: str = "\n") -> bool:
         """Print a line. Return False when nobody can read it."""

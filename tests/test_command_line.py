@@ -213,6 +213,46 @@ def test_terminal_tells_each_step_with_its_time_and_a_summary(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def in_terminal(columns: int, *arguments: str, cwd: Path, **changes: str) -> str:
+    """Return what the program prints on a terminal of that width, where somebody presses Enter all the time."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    with running(*SMALL, *arguments, cwd=cwd, stdin=slave, stdout=slave, env=environment(**changes)) as process:
+        os.close(slave)
+        os.write(master, b"\n" * 40)
+        output = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(master, 65536):
+                output += part
+        os.close(master)
+        assert process.wait(timeout=10) == 0
+    return output.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("colour", [True, False])
+def test_steps_fit_the_terminal_with_colour_and_without(columns: int, colour: bool, tmp_path: Path) -> None:
+    text = in_terminal(columns, "--step", "--seconds", "0.3", cwd=tmp_path, **({} if colour else {"NO_COLOR": "1"}))
+    assert bool(re.search(r"\x1b\[\d+m", text)) == colour
+    plain = [line.rpartition("\r\x1b[K")[2] for line in re.sub(r"\x1b\[\d*m", "", text).split("\n")]
+    assert max(len(line) for line in plain if not SUMMARY.fullmatch(line) and "display" not in line) < columns
+    for told in (
+        "+ a=setup:active",
+        "where to send test datagrams",
+        "[Enter: do it",
+        "Step 16 of 16: pc2 first picture",
+    ):
+        assert any(told in line for line in plain), told
+
+
+def test_the_whole_sdp_is_printed_on_request(tmp_path: Path) -> None:
+    ended = program(*SMALL, "--step", "--seconds", "0.3", cwd=tmp_path, input="\n\nSDP\n")
+    assert ended.returncode == 0, ended.stderr
+    before, _, after = ended.stdout.partition("Step 3 of 16")
+    assert "a=fingerprint:sha-512" not in before
+    assert "a=fingerprint:sha-512" in after.partition("Step 4 of 16")[0]
+
+
 def test_progress_is_one_line_and_leaves_the_log_intact(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     columns = 80
