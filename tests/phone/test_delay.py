@@ -111,7 +111,7 @@ async def ann_calls(page: Page, ben: End) -> None:
 WATCH = """async (pictures) => {
   const { readTimeCode, watchDelay } = await import("/page/picture.js");
   const { room, talk } = await import("/page/page.js");
-  const video = document.getElementById("remote"), delays = [], numbers = [], began = room.now();
+  const video = document.getElementById("remote"), delays = [], numbers = [];
   const pen = Object.assign(document.createElement("canvas"), { width: 132, height: 20 }).getContext("2d");
   const size = [video.videoWidth, video.videoHeight];
   await new Promise((resolve) => {
@@ -124,7 +124,7 @@ WATCH = """async (pictures) => {
     video.requestVideoFrameCallback(look);
     const stop = watchDelay(video, { capturedAt: talk.capturedAt, now: room.now, onDelay: (ms) => delays.push(ms) });
   });
-  return { delays, numbers, size, lasted: room.now() - began };
+  return { delays, numbers, size };
 }"""
 ROWS = """() => [...document.querySelectorAll("#teacher tbody tr")].map((row) =>
   [row.className, ...[...row.cells].map((cell) => cell.textContent)])"""
@@ -140,19 +140,21 @@ class Measured:
     clocks: tuple[float, float, float]  # the server's time, read by Ben, then by the page, then by Ben
     shown: dict[str, Any]  # by the page, of Ben's pictures
     decoded: list[float]  # delays of the page's pictures at Ben's
-    waited: float  # for them
+    lasted: float  # from before the call to now
     words: str  # what the page says of the delay
     rows: list[list[str]]  # of the page's log: whose, ms, who, what, detail
 
 
 async def measured(page: Page, ben: End, offering: str, earlier: float, folder: Path) -> Measured:
-    """Measure a call that has begun."""
+    """Call, and measure the call."""
+    began = time.perf_counter()
+    await (ann_calls if offering == "ours" else ben_calls)(page, ben)
     assert ben.conversation is not None
-    arrivals, began = ben.conversation.arrivals, time.perf_counter()
+    arrivals = ben.conversation.arrivals
     before = await clocks(page, ben)
     shown = await page.evaluate(WATCH, PICTURES)
     await until(lambda: len(arrivals.delays) >= PICTURES, SECONDS)
-    decoded, waited = [one * 1000 for one in arrivals.delays], (time.perf_counter() - began) * 1000
+    decoded, lasted = [one * 1000 for one in arrivals.delays], (time.perf_counter() - began) * 1000
     for side in ("ours", "theirs"):
         await page.locator(f".{side} .layer[data-layer=picture][data-state=done]").wait_for()
     await expect(page.locator("svg .under-way")).to_have_count(0, timeout=SECONDS * 1000)
@@ -160,7 +162,7 @@ async def measured(page: Page, ben: End, offering: str, earlier: float, folder: 
     words, rows = await page.locator("#delay").text_content(), await page.evaluate(ROWS)
     await page.screenshot(path=folder / f"{offering}.png", full_page=True)
     error = max(before[1], after[1])
-    return Measured(offering, earlier, error, after[0], shown, decoded, waited, words or "", rows)
+    return Measured(offering, earlier, error, after[0], shown, decoded, lasted, words or "", rows)
 
 
 async def clocks(page: Page, ben: End) -> tuple[tuple[float, float, float], float]:
@@ -181,7 +183,6 @@ def a_call(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
     async def scenario() -> Measured:
         async with ann_and_ben(earlier) as (page, ben):
-            await (ann_calls if ours else ben_calls)(page, ben)
             return await measured(page, ben, "ours" if ours else "theirs", earlier * 1000, folder)
 
     found = run(scenario(), SECONDS * 5)
@@ -203,7 +204,7 @@ def test_the_page_reads_the_time_code_and_tells_the_delay(a_call: Measured, reco
     assert len(readable) >= 0.9 * len(shown["numbers"])
     assert readable == sorted(readable)
     assert min(shown["delays"]) > a_call.earlier - a_call.error, "what the source says counts; nothing comes early"
-    assert statistics.median(shown["delays"]) < a_call.earlier + shown["lasted"] + 1000, "on the server's clock"
+    assert max(shown["delays"]) < a_call.earlier + a_call.lasted + a_call.error, "nothing is older than the call"
     assert "ms from captured to shown" in a_call.words
 
 
@@ -211,7 +212,7 @@ def test_python_reads_the_pages_time_code_and_has_its_delay(a_call: Measured, re
     print("page to Python, captured to decoded:", summary(a_call.decoded))
     record_property("page_to_python", summary(a_call.decoded))
     assert min(a_call.decoded) > -a_call.error
-    assert statistics.median(a_call.decoded) < a_call.waited + 1000, "on the server's clock"
+    assert max(a_call.decoded) < a_call.lasted + a_call.error, "nothing is older than the call"
 
 
 def test_two_clocks_agree_within_their_error(a_call: Measured) -> None:

@@ -277,7 +277,9 @@ def test_the_test_picture_moves_and_its_numbers_count_up(page: Page, tmp_path: P
         const png = canvas.toDataURL("image/png").split(",")[1];
         picture.stop();
         const atStop = told.length;
-        await new Promise((resolve) => setTimeout(resolve, 300));
+        const another = testPicture(320, 240, 20); // while it makes some, the first one would, too
+        await new Promise((resolve) => (another.onNumber = (number) => number > 5 && resolve()));
+        another.stop();
         return { told, read, moved, png, later: told.length - atStop, ended: picture.track.readyState };""",
     )
     (tmp_path / "test_picture.png").write_bytes(base64.b64decode(seen["png"]))
