@@ -2338,7 +2338,7 @@ def phase(event: Event) -> str:
         return "DTLS"
     if event.what.startswith(("ice", "addIce", "passed over", "connectionState")):
         return "ICE"
-    return "signalling" if event.who in ("pc1", "pc2") and event.detail != "→ closed" else ""
+    return "" if event.who in ("call", "window", "source") or event.detail == "→ closed" else "signalling"
 
 
 class Console:

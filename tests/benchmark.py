@@ -17,6 +17,7 @@ import gc
 import importlib.util
 import io
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -167,6 +168,38 @@ async def together(number: int, seconds: float) -> None:
         await asyncio.gather(*(one.close() for one in calls))
 
 
+async def through_the_server(rounds: int, seconds: float) -> None:
+    """Print how a call between two programs through the phone's server compares with one in this process, taking turns:
+    from the sent offer to the first picture, and the delay of the pictures."""
+    from phone.measure import one_call, two_programs
+
+    size, ours, theirs = (640, 480), list[tuple[float, float]](), list[tuple[float, float]]()
+    async with two_programs(size) as url:
+        for _ in range(rounds):
+            one = loopback.Call(loopback.SyntheticSource(*size, FPS))
+            try:
+                await one.run()
+                await asyncio.sleep(seconds)
+                at = {event.what: event.t for event in one.log.events}
+                ours.append((at["first picture"] - at["send offer"], statistics.median(one.meter.delays)))
+            finally:
+                await one.close()
+            measured = await one_call(url, size, seconds)
+            theirs.append((measured.setup, statistics.median(measured.delays)))
+    print("\n640x480        offer to first picture ms   delay ms")
+    for name, turns in (("in one process", ours), ("by the server ", theirs)):
+        setups, delays = zip(*turns, strict=True)
+        print(f"{name} {statistics.median(setups) * 1000:22.0f} {statistics.median(delays) * 1000:14.1f}")
+
+
+def with_a_page() -> None:
+    """Print the delay between Python and a page in Chromium, both ways, as its test measures it."""
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "tests/phone/test_delay.py"]
+    ended = subprocess.run([*command, "-k", "reads"], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    print("\nthe phone's page, in Chromium")
+    print("\n".join(re.findall(r"(?:Python to page|page to Python).*p50.*", ended.stdout)) or ended.stdout)
+
+
 async def window(seconds: float) -> None:
     """Print the processor time of drawing the window's picture, and the program's share of a core in a call and idle:
     with a window where there is a display, else drawn all the same."""
@@ -239,6 +272,12 @@ def main() -> None:
         command = [sys.executable, __file__, "--together", str(number), "--seconds", str(options.seconds)]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(PROJECT)})
     asyncio.run(window(options.seconds))
+    if missing := [name for name in ("aiohttp", "playwright", "pytest") if importlib.util.find_spec(name) is None]:
+        print(f"\nThe phone is left out: {', '.join(missing)} not installed (pip install -e '.[test]')")
+    else:
+        sys.path.append(str(PROJECT / "notebooks"))
+        asyncio.run(through_the_server(options.rounds, options.seconds))
+        with_a_page()
     lessons()
 
 
