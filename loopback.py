@@ -1711,23 +1711,25 @@ class Side(NamedTuple):
 
 def sides(call: Call) -> tuple[Side, Side]:
     """Return what the two halves of the window show of a call."""
-    (delay, rate), track, two_ways = call.meter.recent, call.track, call.back is not None and not call.closed
-    size = "" if track.picture is None else "{1}x{0}".format(*track.picture.shape)
-    given = f"gives {track.source.given}, sent as {size}" if track.source.given else size
-    back = f"   delay {call.back.meter.recent[0] * 1000:.1f} ms" if call.back else ""
-    captions = f"{track.source.label[-24:]}   {given}{'   muted' * track.muted}{back}", call.codec
-    if rate:
-        captions = (
-            captions[0],
-            f"{call.codec}   delay {delay * 1000:.1f} ms   {rate:.1f}/s   lost {call.pc1.health.packets_lost}",
-        )
-    waiting = (("waiting for the first picture", FAINT),)
-    one, two = call.peers
-    left = one.picture if two_ways else track.picture
-    title = f"{one.name} {'received' if two_ways else 'captures'}"
+    (one, two), waiting = call.peers, (("waiting for the first picture", FAINT),)
+
+    def received(track: OutgoingTrack, sender: Peer) -> str:
+        delay, rate = track.meter.recent
+        told = f"   delay {delay * 1000:.1f} ms   {rate:.1f}/s   lost {sender.health.packets_lost}" if rate else ""
+        return call.codec + told + "   muted" * track.muted
+
+    size = "" if call.track.picture is None else "{1}x{0}".format(*call.track.picture.shape)
+    given = f"gives {call.track.source.given}, sent as {size}" if call.track.source.given else size
+    title, picture = f"{one.name} captures", call.track.picture
+    caption = f"{call.track.source.label[-24:]}   {given}"
+    if call.back and not call.closed:
+        title, picture, caption = f"{one.name} received", one.picture, received(call.back, two)
     return (
-        Side(one.name, title, left, waiting, captions[0], one.health.layers, "bit rate {:.0f} kbit/s"),
-        Side(two.name, f"{two.name} received", two.picture, waiting, captions[1], two.health.layers, "delay {:.1f} ms"),
+        Side(one.name, title, picture, waiting, caption, one.health.layers, "bit rate {:.0f} kbit/s"),
+        Side(
+            *(two.name, f"{two.name} received", two.picture, waiting),
+            *(received(call.track, one), two.health.layers, "delay {:.1f} ms"),
+        ),
     )
 
 
@@ -2164,13 +2166,11 @@ class Session:
 
     def _look(self, call: Call) -> None:
         """Note what there is to see of a call; figures twice a second, for who could read them faster?"""
-        (left, right), now = sides(call), self.log.now()
-        if now >= self._measured + 0.5 and call.track.picture is not None:
+        (left, right), now, (delay, rate) = sides(call), self.log.now(), call.meter.recent
+        if now >= self._measured + 0.5 and rate:
             self._measured = now
-            for curve, value in zip(
-                self.curves, (call.pc1.health.bitrate_kbps, call.meter.recent[0] * 1000), strict=True
-            ):
-                curve.append((now, value))
+            self.curves[0].append((now, call.pc1.health.bitrate_kbps))
+            self.curves[1].append((now, delay * 1000))
         else:
             left, right = left._replace(caption=self.sides[0].caption), right._replace(caption=self.sides[1].caption)
         self.sides = left._replace(curve=self.curves[0]), right._replace(curve=self.curves[1])
@@ -2222,10 +2222,11 @@ class Session:
         finally:
             if not self.live:  # else the call closes it
                 await source.close()
-        for curve in self.curves:
-            curve.clear()
+        self.curves = deque(maxlen=60), deque(maxlen=60)
+        self.sides = sides(self.call)
         await (self._step_through(self.call) if o.step else self.call.run())
-        self.message = ("The right picture is the left one after an offer, an answer, ICE, DTLS and SRTP", INK)
+        right = "Each side shows what it received" if o.both else "The right picture is the left one"
+        self.message = (f"{right}, after an offer, an answer, ICE, DTLS and SRTP", INK)
         self.console.line(self._what_to_do())
 
     def _what_to_do(self) -> str:
