@@ -257,6 +257,10 @@ def test_cases_may_need_facts_and_a_function_cannot_spoil_them(capsys: pytest.Ca
     first, second = capsys.readouterr().out.splitlines()
     assert first == "right"
     assert second == "not yet: 0 of 2; the list: yours False, expected True. Look at the list."
+    register("99 pop", cases=[Case(([5],), 5)], look="it")
+    for _ in range(2):
+        lab.check("99 pop", lambda found: found.pop())
+        assert capsys.readouterr().out == "right\n"
 
 
 # ---- The lessons -----------------------------------------------------------------------------------------------------
