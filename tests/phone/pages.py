@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import environment, wait_until
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, expect, sync_playwright
 
 PHONE = Path(loopback.__file__).resolve().parent / "notebooks" / "phone"
 SECONDS = 30  # for anything in a browser on a busy machine
@@ -28,6 +28,8 @@ ARGUMENTS = [
     "--allow-loopback-in-peer-connection",  # or a machine without a network finds no candidate
 ]
 MEDIA = ["camera", "microphone"]
+SIZE = "width: 640, height: 480, frameRate: 30"  # in page.js
+SMALLER = "width: 320, height: 240, frameRate: 15"  # two pages draw, encode, decode and show two each, without a GPU
 
 
 @contextlib.contextmanager
@@ -81,6 +83,12 @@ def kill(browser: Browser) -> None:
     browser.close()  # what is left of it, here
 
 
+def with_smaller_pictures(route: Route) -> None:
+    script = (PHONE / "page" / "page.js").read_text()
+    assert script.count(SIZE) == 1
+    route.fulfill(content_type="text/javascript", body=script.replace(SIZE, SMALLER))
+
+
 Opened = Callable[..., Page]
 
 
@@ -91,10 +99,19 @@ def opened(chromium: Browser, address: str) -> Iterator[Opened]:
     errors: list[str] = []
 
     def open_page(
-        query: str = "", *, at: str = address, browser: Browser = chromium, media: list[str] = MEDIA, **options: Any
+        query: str = "",
+        *,
+        at: str = address,
+        browser: Browser = chromium,
+        media: list[str] = MEDIA,
+        whole: bool = False,
+        **options: Any,
     ) -> Page:
+        """`whole`: with pictures as large as they are, not smaller ones that cost half."""
         context = browser.new_context(permissions=media, **{"viewport": {"width": 1280, "height": 800}} | options)
         contexts.append(context)
+        if not whole:
+            context.route("**/page/page.js", with_smaller_pictures)
         page = context.new_page()
         page.set_default_timeout(SECONDS * 1000)
         page.on("pageerror", lambda error: errors.append(str(error)))

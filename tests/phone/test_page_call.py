@@ -94,7 +94,7 @@ def python(folder: Path, server: str, *command: str) -> Iterator[Python]:
 def test_a_page_calls_python(opened: Opened, address: str, tmp_path: Path) -> None:
     """Picture, sound, chat, a file and the screen, both ways."""
     with python(tmp_path, address, "answer") as other:
-        ann = join(opened(), "Ann", "test", "tone")
+        ann = join(opened(whole=True), "Ann", "test", "tone")
         call(ann, "Python")
         in_state(ann, "in call")
         numbers(ann)
@@ -135,7 +135,7 @@ def test_a_page_calls_python(opened: Opened, address: str, tmp_path: Path) -> No
 
 def test_python_calls_a_page(opened: Opened, address: str, tmp_path: Path) -> None:
     """Whose camera has no time code, and which shows its screen; it keeps its size all the time."""
-    ann = join(opened(), "Ann", "", "tone")
+    ann = join(opened(whole=True), "Ann", "", "tone")
     with python(tmp_path, address, "call", "Ann") as other:
         says(ann, "Python calls you.")
         ann.click("#accept")

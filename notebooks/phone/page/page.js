@@ -31,7 +31,8 @@ export async function caller(peer) {
   await pc.setLocalDescription(offer);
   peer.send(pc.localDescription);
   peer.sendCandidates();
-  await pc.setRemoteDescription(await peer.receive("answer"));
+  const answer = await peer.receive();
+  await pc.setRemoteDescription(answer);
   peer.receiveCandidates();
   await peer.connected();
 }
@@ -40,7 +41,8 @@ export async function caller(peer) {
 export async function callee(peer) {
   const { pc } = peer;
   pc.addEventListener("datachannel", ({ channel }) => talk.over(channel)); // it comes once the two are connected
-  await pc.setRemoteDescription(await peer.receive("offer"));
+  const offer = await peer.receive();
+  await pc.setRemoteDescription(offer);
   peer.receiveCandidates();
   for (const track of media.tracks) pc.addTrack(track, media.stream); // onto the offered m-lines: both ways, one offer
   const answer = await pc.createAnswer();
@@ -52,18 +54,19 @@ export async function callee(peer) {
 
 // What the two ends say to each other, and the texts that each message must have: loopback.MESSAGES. The bye is call
 // control's here.
-export const MESSAGES = { offer: ["sdp"], answer: ["sdp"], candidate: ["candidate", "sdpMid"], "end-of-candidates": [] };
+const MESSAGES = { offer: ["sdp"], answer: ["sdp"], candidate: ["candidate", "sdpMid"], "end-of-candidates": [] };
 
 /** One end of a call: an RTCPeerConnection, and its messages to the other end through `say`, a function of a text. */
 class Peer {
-  #awaited = Promise.withResolvers(); // the other side's offer or answer
+  #expects; // "offer" or "answer"; "" once it is there: a second one is refused
+  #description = Promise.withResolvers(); // the other side's
   #described = Promise.withResolvers(); // setRemoteDescription is done
   #connected = Promise.withResolvers();
   #candidates = this.#described.promise; // a chain: each candidate waits for the description, and for the one before
 
   constructor(configuration, expects, say, onState) {
     this.pc = new LoggedConnection(configuration);
-    this.expects = expects; // "offer" or "answer"; nothing more of the kind, once it is there
+    this.#expects = expects;
     this.say = say;
     this.pc.addEventListener("connectionstatechange", () => {
       if (this.pc.connectionState === "connected") this.#connected.resolve();
@@ -77,8 +80,8 @@ class Peer {
     this.say(text);
   }
 
-  /** Send each candidate that ICE finds, from now on. None comes earlier: W3C webrtc-pc, section 4.4.1.6, keeps what
-   * is found back until setLocalDescription is done. */
+  /** Send each candidate that ICE finds, from now on. None has come earlier: what is found before setLocalDescription
+   * is done is kept back until then (W3C webrtc-pc, section 4.4.1.5, "release early candidates"). */
   sendCandidates() {
     this.pc.addEventListener("icecandidate", ({ candidate }) => {
       if (candidate?.candidate === "") return; // Firefox says so once more, with null
@@ -86,10 +89,9 @@ class Peer {
     });
   }
 
-  /** The other side's description, when it comes. */
-  receive(kind) {
-    console.assert(kind === this.expects);
-    return this.#awaited.promise;
+  /** The other side's offer or answer, when it comes. */
+  receive() {
+    return this.#description.promise;
   }
 
   /** Let the candidates in that have come, and those that will. */
@@ -97,8 +99,9 @@ class Peer {
     this.#described.resolve();
   }
 
-  /** Wait until ICE has found a way and DTLS has agreed on keys. Like every wait for a connection, it never ends where
-   * that is closed meanwhile (W3C webrtc-pc, section 4.4.1): nothing refers to it then, and it is swept up. */
+  /** Wait until ICE has found a way and DTLS has agreed on keys. It never ends where the connection is closed
+   * meanwhile, as the browser's own steps never do (same section): nothing refers to the script then, and it is swept
+   * up. */
   connected() {
     return this.#connected.promise;
   }
@@ -106,10 +109,10 @@ class Peer {
   /** Take a text of the other side. Throws Refused. */
   hear(text) {
     const message = parseMessage(text, MESSAGES);
-    if (message.type === this.expects) {
-      this.expects = "";
+    if (message.type === this.#expects) {
+      this.#expects = "";
       teacher.message("receive", message.type, describe(message));
-      this.#awaited.resolve(message);
+      this.#description.resolve(message);
     } else if (message.type === "offer" || message.type === "answer") {
       throw new Refused(`${message.type} in state ${this.pc.signalingState}`);
     } else {
@@ -128,7 +131,7 @@ class Peer {
     }
   }
 
-  /** Send another track of the same kind from now on. The m-line, the codec and the SSRC stay: nothing is negotiated. */
+  /** Send another track of the same kind from now on. M-line, codec and SSRC stay the same: nothing is negotiated. */
   replace(track) {
     const sender = this.pc.getSenders().find((one) => one.track?.kind === track.kind);
     teacher.event(phone.name, "replaceTrack", track.kind);
@@ -207,11 +210,14 @@ export class Phone {
 
   /** Do what this person wants: join, call somebody, accept, reject, hang up, leave. */
   press(what, other = "") {
-    if (what === "call" && !this.people.includes(other)) this.#refuse("press call", `${other} is not in the room`);
-    else if (what === "call" && this.state === "idle") {
+    if (what === "call" && !this.people.includes(other)) {
+      this.#refuse("press call", `${other} is not in the room`);
+    } else if (what === "call" && this.state === "idle") {
       this.act.begin();
       this.#happens("press call", other, newId());
-    } else this.#happens(`press ${what}`, this.other, this.call);
+    } else {
+      this.#happens(`press ${what}`, this.other, this.call);
+    }
   }
 
   /** Take a message from the room. Throws Refused. */
@@ -220,7 +226,7 @@ export class Phone {
     if (!Array.isArray(people) || !people.every((name) => typeof name === "string")) {
       throw new Refused("people must be a list of texts");
     }
-    if (type === "call" && this.state === "idle") this.act.begin();
+    if (type === "call" && this.state === "idle" && !this.#heard.includes(call)) this.act.begin();
     teacher.message("receive", type, from);
     if (type === "arrived" || type === "left") {
       this.people = this.people.filter((name) => name !== from).concat(type === "arrived" ? [from] : []);
@@ -331,7 +337,7 @@ const codePoints = (text) => Array.from(text, (letter) => letter.codePointAt(0).
 /** The way to the room on the server, and its clock. `hear` takes each text, `news` takes "lost" and "back". */
 class Room {
   #socket = null;
-  #wanted = false;
+  #visit = null; // an object while this person wants to be in: another one each time
   #pings = []; // of this socket, the last ten: { roundTrip, offset }, ms
   #clock = []; // those that tell the time
 
@@ -345,17 +351,17 @@ class Room {
 
   /** Whether this person wants to be in. */
   get wanted() {
-    return this.#wanted;
+    return this.#visit !== null;
   }
 
   /** Open the way; false where no server answers. */
   async enter() {
-    this.#wanted = await this.#connect();
-    return this.#wanted;
+    this.#visit = (await this.#connect()) ? {} : null;
+    return this.wanted;
   }
 
   leave() {
-    this.#wanted = false;
+    this.#visit = null;
     this.#socket?.close();
   }
 
@@ -364,8 +370,8 @@ class Room {
     else teacher.event(phone.name, "not sent", `${message.type}: there is no server`);
   }
 
-  /** ms on the server's clock, which both ends of a call can read. The fastest round trip tells it best: half of that is
-   * the most by which it may be wrong. */
+  /** ms on the server's clock, which both ends of a call can read. The fastest round trip tells it best: half of that
+   * is the most by which it may be wrong. */
   now = () => {
     const [first, ...others] = this.#clock;
     const best = others.reduce((one, other) => (other.roundTrip < one.roundTrip ? other : one), first);
@@ -390,7 +396,10 @@ class Room {
     const pings = [];
     let heardAt = performance.now();
     const ping = () => this.send({ type: "ping", sent: performance.now() });
-    const pinging = setInterval(() => (performance.now() - heardAt > 15_000 ? socket.close() : this.open && ping()), 5000);
+    const pinging = setInterval(() => {
+      if (performance.now() - heardAt > 15_000) socket.close(); // the server does not answer
+      else if (this.open) ping();
+    }, 5000);
     [this.#socket, this.#pings] = [socket, pings];
     socket.addEventListener("open", () => [1, 2, 3, 4, 5].forEach(ping));
     socket.addEventListener("message", ({ data }) => {
@@ -401,15 +410,17 @@ class Room {
     socket.addEventListener("close", () => {
       clearInterval(pinging);
       resolve(false); // of no effect where it was open
-      if (socket === this.#socket && pings.length && this.#wanted) this.#comeBack();
+      if (socket === this.#socket && pings.length && this.wanted) this.#comeBack();
     });
     return promise;
   }
 
   async #comeBack() {
-    this.news("lost");
-    while (this.#wanted && !(await this.#connect())) await new Promise((resolve) => setTimeout(resolve, 1000));
-    if (this.#wanted) this.news("back");
+    this.news("lost"); // which may end the visit
+    const visit = this.#visit;
+    const stays = () => visit && visit === this.#visit;
+    while (stays() && !(await this.#connect())) await new Promise((resolve) => setTimeout(resolve, 1000));
+    if (stays()) this.news("back");
   }
 }
 
@@ -472,8 +483,12 @@ class Media {
     return this.#screen ?? this.#sources.video;
   }
 
-  /** Open what was chosen, { video: a camera's deviceId or "test", audio: ... }. Returns what went wrong, by kind: where
-   * that is nothing, all of it is sent from now on; otherwise what was sent before. */
+  get #all() {
+    return [...Object.values(this.#sources), this.#screen].filter(Boolean);
+  }
+
+  /** Open what was chosen, { video: a camera's deviceId or "test", audio: ... }. Returns what went wrong, by kind:
+   * where that is nothing, all of it is sent from now on; otherwise what was sent before. */
   async open(choices) {
     const kinds = Object.keys(choices);
     const devices = kinds.filter((kind) => !(choices[kind] in MADE_HERE[kind]));
@@ -485,7 +500,7 @@ class Media {
       try {
         const asked = Object.fromEntries(together.map((kind) => [kind, constraints(kind, choices[kind])]));
         const stream = await mediaDevices().getUserMedia(asked);
-        found.push(...stream.getTracks().map((track) => ({ track, stop: () => track.stop(), mirrored: track.kind === "video" })));
+        found.push(...stream.getTracks().map((track) => ({ track, stop: () => track.stop(), mirrored: true })));
         if (together === devices) break;
       } catch (error) {
         if (!(error instanceof DOMException)) throw error;
@@ -502,7 +517,7 @@ class Media {
     this.#sources[track.kind]?.stop();
     this.#sources[track.kind] = source;
     track.enabled = !this.muted[track.kind];
-    track.addEventListener("ended", () => deviceEnded(track.kind)); // unplugged, or taken back; not where stop() ended it
+    track.addEventListener("ended", () => deviceEnded(track.kind)); // unplugged, or taken back; stop() tells nobody
     if ("onNumber" in source) source.onNumber = (number, at) => talk.captured(number, at);
     if (track.kind === "audio" || !this.#screen) peer?.replace(track);
   }
@@ -510,10 +525,14 @@ class Media {
   /** Send the screen, or a window, in place of the picture. Throws a DOMException where that is not allowed. */
   async share() {
     const [track] = (await mediaDevices().getDisplayMedia({ video: true })).getTracks();
+    if (!peer) {
+      track.stop(); // the call ended while the person chose
+      return;
+    }
     this.#screen = { track, stop: () => track.stop() };
     track.enabled = !this.muted.video;
     track.addEventListener("ended", () => this.unshare()); // ended with the browser's own button
-    await peer?.replace(track);
+    await peer.replace(track);
     draw();
   }
 
@@ -526,17 +545,19 @@ class Media {
 
   mute(kind, muted) {
     this.muted[kind] = muted;
-    for (const track of this.tracks) track.enabled = !this.muted[track.kind]; // black, or silence, is sent
+    for (const { track } of this.#all) track.enabled = !this.muted[track.kind]; // black, or silence, is sent
     teacher.event(phone.name, muted ? "mute" : "unmute", kind);
   }
 
   close() {
-    for (const source of [...Object.values(this.#sources), this.#screen]) source?.stop();
+    for (const source of this.#all) source.stop();
     [this.#sources, this.#screen] = [{}, null];
   }
 }
 
-const constraints = (kind, deviceId) => ({ ...(kind === "video" && SIZE), ...(deviceId && { deviceId: { exact: deviceId } }) });
+function constraints(kind, deviceId) {
+  return { ...(kind === "video" && SIZE), ...(deviceId && { deviceId: { exact: deviceId } }) };
+}
 
 /** Cameras, microphones, screens. Throws a DOMException where the browser hides them. */
 function mediaDevices() {
@@ -583,6 +604,11 @@ class Talk {
 
   /** Use this channel from now on. */
   over(channel) {
+    if (this.#channel || channel.label !== "talk") {
+      teacher.event(phone.name, "refused data channel", channel.label);
+      channel.close();
+      return;
+    }
     this.#channel = channel;
     this.#ended = Promise.withResolvers();
     channel.binaryType = "arraybuffer";
@@ -610,6 +636,7 @@ class Talk {
   }
 
   say(text) {
+    if (!this.open) return;
     this.#send({ type: "chat", text: text.slice(0, LONGEST_CHAT) });
     said(phone.name, text);
   }
@@ -617,7 +644,7 @@ class Talk {
   /** Send a file, and wait for the other end's word that it arrived whole. */
   async sendFile(file) {
     if (file.size > LARGEST_FILE || !crypto.subtle) {
-      const why = crypto.subtle ? `larger than ${size(LARGEST_FILE)}` : "a browser makes its hash for https and localhost only";
+      const why = crypto.subtle ? `it is larger than ${size(LARGEST_FILE)}` : "its hash needs https, or localhost";
       notice(`${file.name} cannot be sent: ${why}.`);
       return;
     }
@@ -697,7 +724,7 @@ class Talk {
     } else if (type === "log") {
       this.#told = 0;
     } else {
-      teacher.theirs(checkedEvents(message.events));
+      teacher.theirs(message.events); // which looks at each
     }
   }
 
@@ -732,21 +759,17 @@ class Talk {
 const digest = async (bytes) => hex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
 
 /** The pairs of numbers among what the other end sent. */
-const numbered = (times) => (Array.isArray(times) ? times : []).filter((pair) => pair?.length === 2 && pair.every(Number.isFinite));
-
-/** The other end's events. Throws Refused where one is none. */
-function checkedEvents(events) {
-  const isEvent = (one) => Number.isFinite(one?.t) && ["who", "what", "detail"].every((name) => typeof one[name] === "string");
-  if (!Array.isArray(events) || events.length > 1000 || !events.every(isEvent)) throw new Refused("events that are none");
-  return events;
+function numbered(times) {
+  const isPair = (pair) => Array.isArray(pair) && pair.length === 2 && pair.every(Number.isFinite);
+  return Array.isArray(times) ? times.filter(isPair) : [];
 }
 
 // ---- 6  The page ----------------------------------------------------------------------------------------------------
 // One function draws all that is shown, from what is so; every listener does one thing and lets it draw.
 
-const at = Object.fromEntries(Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]));
+const ui = Object.fromEntries(Array.from(document.querySelectorAll("[id]"), (element) => [element.id, element]));
 export const room = new Room(hear, (news) => phone.server(news));
-export const teacher = new Teacher(at.teacher, room.now);
+export const teacher = new Teacher(ui.teacher, room.now);
 export const media = new Media();
 export const talk = new Talk();
 export let phone = newPhone("");
@@ -780,22 +803,30 @@ async function negotiate() {
     forgetTalk();
     const stream = new MediaStream();
     peer.pc.addEventListener("track", ({ track }) => stream.addTrack(track));
-    at.remote.srcObject = stream;
-    stopWatching = watchDelay(at.remote, { capturedAt: talk.capturedAt, now: room.now, onDelay: showDelay });
+    ui.remote.srcObject = stream;
+    stopWatching = watchDelay(ui.remote, { capturedAt: talk.capturedAt, now: room.now, onDelay: showDelay });
     await (calls ? caller : callee)(peer);
   } catch (error) {
     if (!current()) return; // it was closed in the middle of a step
     notice(`The call could not be set up: ${error.message}.`);
     phone.media("failed");
-    throw error;
+    if (!(error instanceof DOMException)) throw error;
   }
   if (current()) phone.media("connected");
 }
 
 let stopWatching = () => {};
 
+let delays = []; // ms, of the last pictures
+
+/** Show the median delay of fifteen pictures, twice a second. */
 function showDelay(ms) {
-  show(at.delay, `${Math.round(ms)} ms from captured to shown`);
+  if (ms < -10 || ms > 10_000) return; // the two ends read the clocks of different servers, for a moment
+  delays.push(ms);
+  if (delays.length < 15) return;
+  const median = delays.sort((one, other) => one - other)[7];
+  show(ui.delay, `${Math.round(median)} ms from captured to shown`);
+  delays = [];
 }
 
 /** What the table calls "close". */
@@ -805,24 +836,24 @@ function close() {
   peer?.pc.close();
   peer = null;
   if (media.shared) media.unshare();
-  at.remote.srcObject = null;
-  at.delay.textContent = "";
+  ui.remote.srcObject = null;
+  ui.delay.textContent = "";
 }
 
 /** Come in, with what is to be sent: a call may come at any moment. */
 async function join(choices) {
-  [at.camera.value, at.microphone.value] = [choices.video, choices.audio];
-  at.enter.disabled = true;
+  [ui.camera.value, ui.microphone.value] = [choices.video, choices.audio];
+  ui.enter.disabled = true;
   notice("");
   const failed = await media.open(choices);
   await listDevices();
-  at.enter.disabled = false;
+  ui.enter.disabled = false;
   draw();
   if (Object.keys(failed).length) {
     offerInstead(failed, choices, join);
     return;
   }
-  phone = newPhone(at.name.value.trim());
+  phone = newPhone(ui.name.value.trim());
   if (await room.enter()) {
     begin();
     phone.press("join");
@@ -895,35 +926,38 @@ function ending({ what, who, from }) {
   return how[what] ?? "";
 }
 
+// Where a person at the keyboard goes on, when the button they pressed is no longer of use.
+const NEXT_FOCUS = "#answers button:not([hidden]), #people button:enabled, #outside:not([hidden]) input";
+
 /** Draw all that is so. */
 export function draw() {
   const { state } = phone;
   const [inCall, had] = [state === "in call", document.activeElement];
   document.body.dataset.state = state;
   document.title = state === "ringing" ? `${phone.other} calls` : "phone";
-  show(at.state, words());
-  show(at.server, room.wanted && !room.open ? `The server is gone. ${inCall ? "The call goes on." : "Trying again …"}` : "");
-  show(at.who, phone.name);
-  [at.outside.hidden, at.inside.hidden] = [room.wanted, !room.wanted];
+  show(ui.state, words());
+  const lost = room.wanted && !room.open;
+  show(ui.server, lost ? `The server is gone. ${inCall ? "The call goes on." : "Trying again …"}` : "");
+  show(ui.who, phone.name);
+  [ui.outside.hidden, ui.inside.hidden] = [room.wanted, !room.wanted];
   drawPeople();
   for (const button of document.querySelectorAll("[data-press]")) button.hidden = !phone.can(button.dataset.press);
-  at.leave.hidden = false; // also while we wait for the server
-  show(at.hangUp, state === "calling" ? "Cancel" : "Hang up");
-  at.mutePicture.setAttribute("aria-pressed", media.muted.video);
-  at.muteSound.setAttribute("aria-pressed", media.muted.audio);
-  at.share.setAttribute("aria-pressed", media.shared);
-  at.share.disabled = !inCall;
-  at.text.disabled = at.say.disabled = !talk.open;
-  at.file.disabled = !talk.open || talk.sending;
+  show(ui.hangUp, state === "calling" ? "Cancel" : "Hang up");
+  ui.mutePicture.setAttribute("aria-pressed", media.muted.video);
+  ui.muteSound.setAttribute("aria-pressed", media.muted.audio);
+  ui.share.setAttribute("aria-pressed", media.shared);
+  ui.share.disabled = !inCall;
+  ui.text.disabled = ui.say.disabled = !talk.open;
+  ui.file.disabled = !talk.open || talk.sending;
   drawSelf();
-  const lost = had !== document.body && (had.disabled || had.closest("[hidden]"));
-  if (lost) document.querySelector("#controls [data-press]:not([hidden]), #people button:enabled, #outside:not([hidden]) input")?.focus();
+  const focusLost = had !== document.body && (had.disabled || had.closest("[hidden]"));
+  if (focusLost) document.querySelector(NEXT_FOCUS)?.focus();
 }
 
 function drawPeople() {
-  const shown = Array.from(at.people.children, (line) => line.dataset.name);
+  const shown = Array.from(ui.people.children, (line) => line.dataset.name);
   if (JSON.stringify(shown) !== JSON.stringify(phone.people)) {
-    at.people.replaceChildren(...phone.people.map((name) => {
+    ui.people.replaceChildren(...phone.people.map((name) => {
       const button = element("button", { textContent: "Call", ariaLabel: `Call ${name}` });
       button.addEventListener("click", () => phone.press("call", name));
       const line = element("li", {}, element("span", { textContent: name }), button);
@@ -931,16 +965,16 @@ function drawPeople() {
       return line;
     }));
   }
-  for (const button of at.people.querySelectorAll("button")) button.disabled = !phone.can("call");
-  at.nobody.hidden = phone.people.length > 0;
+  for (const button of ui.people.querySelectorAll("button")) button.disabled = !phone.can("call");
+  ui.nobody.hidden = phone.people.length > 0;
 }
 
 function drawSelf() {
   const picture = media.picture;
-  if (at.self.srcObject?.getVideoTracks()[0] !== picture?.track) {
-    at.self.srcObject = picture ? new MediaStream([picture.track]) : null;
+  if (ui.self.srcObject?.getVideoTracks()[0] !== picture?.track) {
+    ui.self.srcObject = picture ? new MediaStream([picture.track]) : null;
   }
-  at.self.classList.toggle("mirrored", Boolean(picture?.mirrored));
+  ui.self.classList.toggle("mirrored", Boolean(picture?.mirrored));
 }
 
 /** A text where it is not there yet: what is written again is read out again. */
@@ -956,11 +990,11 @@ function element(tag, properties, ...children) {
 
 /** Something the person should know, and perhaps what can be done about it. */
 function notice(text, label = "", action = () => {}) {
-  at.notice.hidden = !text;
-  show(at.noticeText, text);
-  at.instead.hidden = !label;
-  at.instead.textContent = label;
-  at.instead.onclick = () => {
+  ui.notice.hidden = !text;
+  show(ui.noticeText, text);
+  ui.instead.hidden = !label;
+  ui.instead.textContent = label;
+  ui.instead.onclick = () => {
     notice("");
     action();
   };
@@ -970,7 +1004,8 @@ function offerInstead(failed, choices, again) {
   const device = { video: "camera", audio: "microphone" };
   const made = { video: "test", audio: "silence" };
   const why = Object.groupBy(Object.keys(failed), (kind) => remedy(failed[kind]));
-  const text = Object.entries(why).map(([words, kinds]) => `No ${kinds.map((kind) => device[kind]).join(" and no ")}: ${words}.`);
+  const missing = (kinds) => kinds.map((kind) => device[kind]).join(" and no ");
+  const text = Object.entries(why).map(([words, kinds]) => `No ${missing(kinds)}: ${words}.`);
   const instead = Object.keys(failed).map((kind) => (kind === "video" ? "the test picture" : "silence"));
   const chosen = { ...choices, ...Object.fromEntries(Object.keys(failed).map((kind) => [kind, made[kind]])) };
   notice(text.join(" "), `Use ${instead.join(" and ")}`, () => again(chosen));
@@ -979,15 +1014,15 @@ function offerInstead(failed, choices, again) {
 /** Send what was chosen from now on. */
 async function choose(choices) {
   notice("");
-  if ("video" in choices) at.camera.value = choices.video;
-  if ("audio" in choices) at.microphone.value = choices.audio;
+  if ("video" in choices) ui.camera.value = choices.video;
+  if ("audio" in choices) ui.microphone.value = choices.audio;
   const failed = room.wanted ? await media.open(choices) : {};
   if (Object.keys(failed).length) offerInstead(failed, choices, choose);
   draw();
 }
 
 function deviceEnded(kind) {
-  const error = new DOMException("it has stopped. Was it unplugged?");
+  const error = new DOMException("it has stopped, or was unplugged");
   offerInstead({ [kind]: error }, {}, choose);
 }
 
@@ -995,13 +1030,14 @@ function deviceEnded(kind) {
 async function listDevices() {
   const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
   for (const [list, kind, made] of [
-    [at.camera, "videoinput", { test: "Test picture" }],
-    [at.microphone, "audioinput", { silence: "Silence", tone: "Test tone" }],
+    [ui.camera, "videoinput", { test: "Test picture" }],
+    [ui.microphone, "audioinput", { silence: "Silence", tone: "Test tone" }],
   ]) {
     const chosen = list.value;
     // Before the person has allowed it, there is one of each kind at most, without a name.
     const found = devices.filter((device) => device.kind === kind && device.deviceId);
-    const all = [["", list.dataset.any], ...found.map((device) => [device.deviceId, device.label]), ...Object.entries(made)];
+    const named = found.map((device) => [device.deviceId, device.label]);
+    const all = [["", list.dataset.any], ...named, ...Object.entries(made)];
     list.replaceChildren(...all.map(([value, textContent]) => element("option", { value, textContent })));
     list.value = all.some(([value]) => value === chosen) ? chosen : "";
   }
@@ -1012,15 +1048,17 @@ function said(who, text, bytes) {
   const status = element("span", { className: "how" });
   const progress = element("progress", { max: bytes ?? 0, value: 0, ariaLabel: `${text}, how much has passed` });
   const words = element("span", { textContent: text });
-  at.said.append(element("li", {}, element("b", { textContent: who }), " ", words, ...(bytes === undefined ? [] : [progress, status])));
-  at.said.lastChild.scrollIntoView({ block: "nearest" });
+  const more = bytes === undefined ? [] : [progress, status];
+  ui.said.append(element("li", {}, element("b", { textContent: who }), " ", words, ...more));
+  ui.said.scrollTop = ui.said.scrollHeight; // its own sight alone: the page stays where it is
   return {
     progress: (passed) => (progress.value = passed),
     fail: (how) => (status.textContent = how),
     done(how, blob) {
       progress.value = bytes;
       status.textContent = `${size(bytes)}, ${how}`;
-      if (blob) words.replaceChildren(element("a", { href: URL.createObjectURL(blob), download: text, textContent: text }));
+      if (!blob) return;
+      words.replaceChildren(element("a", { href: URL.createObjectURL(blob), download: text, textContent: text }));
     },
   };
 }
@@ -1028,8 +1066,8 @@ function said(who, text, bytes) {
 const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 function forgetTalk() {
-  for (const link of at.said.querySelectorAll("a")) URL.revokeObjectURL(link.href);
-  at.said.replaceChildren();
+  for (const link of ui.said.querySelectorAll("a")) URL.revokeObjectURL(link.href);
+  ui.said.replaceChildren();
 }
 
 let ringing = null;
@@ -1062,19 +1100,20 @@ function ring(on) {
 for (const button of document.querySelectorAll("[data-press]")) {
   button.addEventListener("click", () => phone.press(button.dataset.press));
 }
-at.leave.addEventListener("click", () => {
+ui.leave.addEventListener("click", () => {
   if (phone.can("leave")) phone.press("leave");
-  else [leave(), draw()];
+  else leave();
+  draw();
 });
-at.outside.addEventListener("submit", (event) => {
+ui.outside.addEventListener("submit", (event) => {
   event.preventDefault();
-  join({ video: at.camera.value, audio: at.microphone.value });
+  join({ video: ui.camera.value, audio: ui.microphone.value });
 });
-at.camera.addEventListener("change", () => choose({ video: at.camera.value }));
-at.microphone.addEventListener("change", () => choose({ audio: at.microphone.value }));
-at.mutePicture.addEventListener("click", () => [media.mute("video", !media.muted.video), draw()]);
-at.muteSound.addEventListener("click", () => [media.mute("audio", !media.muted.audio), draw()]);
-at.share.addEventListener("click", async () => {
+ui.camera.addEventListener("change", () => choose({ video: ui.camera.value }));
+ui.microphone.addEventListener("change", () => choose({ audio: ui.microphone.value }));
+ui.mutePicture.addEventListener("click", () => [media.mute("video", !media.muted.video), draw()]);
+ui.muteSound.addEventListener("click", () => [media.mute("audio", !media.muted.audio), draw()]);
+ui.share.addEventListener("click", async () => {
   try {
     await (media.shared ? media.unshare() : media.share());
   } catch (error) {
@@ -1082,19 +1121,22 @@ at.share.addEventListener("click", async () => {
     notice(`The screen is not shared: ${remedy(error)}.`);
   }
 });
-at.full.hidden = !document.fullscreenEnabled;
-at.full.addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : at.call.requestFullscreen()));
-at.talkForm.addEventListener("submit", (event) => {
+ui.full.hidden = !document.fullscreenEnabled;
+ui.full.addEventListener("click", () => {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else ui.call.requestFullscreen();
+});
+ui.talkForm.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (at.text.value.trim()) talk.say(at.text.value);
-  at.text.value = "";
+  if (ui.text.value.trim()) talk.say(ui.text.value);
+  ui.text.value = "";
 });
-at.file.addEventListener("change", () => {
-  const [file] = at.file.files;
+ui.file.addEventListener("change", () => {
+  const [file] = ui.file.files;
   if (file) talk.sendFile(file);
-  at.file.value = ""; // so that the same file can be chosen again
+  ui.file.value = ""; // so that the same file can be chosen again
 });
-at.remote.addEventListener("loadeddata", () => teacher.event(phone.name, "first picture"));
+ui.remote.addEventListener("loadeddata", () => teacher.event(phone.name, "first picture"));
 navigator.mediaDevices?.addEventListener("devicechange", listDevices);
 addEventListener("pagehide", () => phone.can("leave") && phone.press("leave"));
 
