@@ -181,6 +181,8 @@ async def disturbed(who: str, *words: str) -> tuple[str, str]:
             except CallError as error:
                 failure = str(error)
             await asyncio.sleep(0.2)  # for the other side to notice
+            with contextlib.suppress(CallError):
+                await call.pc1.health.read_stats()
             found = objection(call, failure)
         finally:
             await call.close()
@@ -206,7 +208,8 @@ def objection(call: Call, failure: str) -> tuple[str, str]:
         return "no verdict", BUSY
     if "checking" in ice:
         return "ICE", f"ICE: {ice}"
-    return "nobody, but no picture", f"ICE: {ice}; DTLS: {dtls}"
+    media = "pc1 sends media" if call.pc1.health.bytes_sent else "pc1 sends no media"
+    return "nobody, but no picture", f"ICE: {ice}; DTLS: {dtls}; {media}"
 
 
 def objections(edits: Sequence[tuple[str, ...]], found: Sequence[tuple[str, str]]) -> Table:

@@ -26,6 +26,8 @@ from lab.sdp import sections
         (("pc1", "a=ice-pwd:"), "ICE", "pc1 completed, pc2 checking"),
         (("pc2", "a=fingerprint:sha-256 "), "DTLS", "pc1 failed, pc2 connected"),
         (("pc1", "a=sendrecv", "a=recvonly"), "nobody, but no picture", "DTLS: pc1 connected, pc2 connected"),
+        (("pc2", "a=rtpmap:97 ", "a=rtpmap:105 "), "nobody, but no picture", "pc1 sends media"),
+        (("pc2", "a=recvonly", "a=inactive"), "nobody, but no picture", "pc1 sends no media"),
         (("pc1", "c=IN IP4 127.0.0.1", "c=IN IP4 192.0.2.1"), "nobody", "a picture"),
     ],
 )
