@@ -20,13 +20,13 @@ from socket import gethostname
 from aiohttp import WSCloseCode, WSMsgType, web
 from yarl import URL
 
-from loopback import LONGEST_MESSAGE, CallError, printable
+from loopback import LONGEST_MESSAGE, CallError, cancelled, printable
 
 from .control import CALL_CONTROL, PATIENCE, PEOPLE_HEAR, Room
 
 PAGE = Path(__file__).parent / "page"
 AT_ONCE, A_SECOND = 200, 100  # messages of one person
-UNREAD = 2_000  # messages that wait for somebody who does not read them
+UNREAD = 1_000_000  # letters that wait for somebody who does not read them
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -51,15 +51,13 @@ def application(room: Room, host: str = "127.0.0.1", *, encrypted: bool = False)
     return app
 
 
-async def started(
-    room: Room, host: str, port: int, certificate: ssl.SSLContext | None = None, reuse: bool | None = None
-) -> web.AppRunner:
+async def started(room: Room, host: str, port: int, certificate: ssl.SSLContext | None = None) -> web.AppRunner:
     """Return the running server; port 0 takes a free one. Raises CallError where it cannot listen."""
     app = application(room, host, encrypted=certificate is not None)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, ssl_context=certificate, reuse_address=reuse).start()
+        await web.TCPSite(runner, host, port, ssl_context=certificate).start()
     except OSError as error:
         await runner.cleanup()
         advice = "--port 0 takes a free port, --host an address of this machine"
@@ -121,6 +119,25 @@ class Allowance:
         return self.left >= 0
 
 
+class Outbox:
+    """What waits to be sent to somebody."""
+
+    def __init__(self) -> None:
+        self._texts, self._letters = asyncio.Queue[str](), 0
+
+    def put(self, text: str) -> bool:
+        """Take a text. False: too much waits already."""
+        self._letters += len(text)
+        if self._letters <= UNREAD:
+            self._texts.put_nowait(text)
+        return self._letters <= UNREAD
+
+    async def get(self) -> str:
+        text = await self._texts.get()
+        self._letters -= len(text)
+        return text
+
+
 # ---- Answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -143,12 +160,10 @@ async def person(request: web.Request) -> web.WebSocketResponse:
     way = web.WebSocketResponse(timeout=1, heartbeat=10, max_msg_size=LONGEST_MESSAGE, compress=False)
     await way.prepare(request)
     sockets.add(way)
-    outbox: asyncio.Queue[str] = asyncio.Queue(UNREAD)
+    outbox = Outbox()
 
     def hear(text: str) -> None:
-        if not outbox.full():
-            outbox.put_nowait(text)
-        elif request.transport:
+        if not outbox.put(text) and request.transport:
             request.transport.abort()  # they do not read, and would not read a farewell
 
     speak, writing = room.enter(hear), asyncio.create_task(write(way, outbox))
@@ -157,8 +172,7 @@ async def person(request: web.Request) -> web.WebSocketResponse:
     finally:
         speak('{"type": "leave"}')
         sockets.discard(way)
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
+        await cancelled(writing)
     return way
 
 
@@ -173,14 +187,13 @@ async def read(way: web.WebSocketResponse, speak: Callable[[str], None]) -> None
             speak(message.data)
 
 
-async def write(way: web.WebSocketResponse, outbox: asyncio.Queue[str]) -> None:
+async def write(way: web.WebSocketResponse, outbox: Outbox) -> None:
     with contextlib.suppress(ConnectionError):  # the reader hears of it, too
         while True:
             await way.send_str(await outbox.get())
 
 
 async def close_sockets(app: web.Application) -> None:
-    """At the end of the server. Nobody is told that the others leave: their calls go on."""
-    app[ROOM].people.clear()
+    """At the end of the server: all at once, so that nobody is told that the others leave. Their calls go on."""
     ways = [way.close(code=WSCloseCode.GOING_AWAY, message=b"the server ends") for way in app[SOCKETS]]
     await asyncio.gather(*ways)

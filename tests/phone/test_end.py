@@ -550,6 +550,12 @@ def test_a_channel_whose_server_is_lost_gives_what_had_come_and_then_says_so() -
         for _ in range(2):
             with pytest.raises(loopback.ChannelError, match="server is lost"):
                 await channel.receive()
+        other = SignalChannel(channel.line, "Ben", "1")
+        waiting = asyncio.create_task(other.receive())
+        await asyncio.sleep(0)
+        other.lose()
+        with pytest.raises(loopback.ChannelError, match="server is lost"):
+            await waiting
         with pytest.raises(loopback.ChannelError):
             await channel.send("{}")
 

@@ -241,7 +241,7 @@ def test_what_is_no_message_is_refused_by_its_name(text: str) -> None:
 
 
 def test_who_does_not_read_is_put_out_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "UNREAD", 20)
+    monkeypatch.setattr(module, "UNREAD", 200_000)
 
     async def scenario() -> None:
         async with room_of() as (room, url), sockets(url, "Ann", "Cem") as (ann, cem):
@@ -356,6 +356,7 @@ def test_with_a_certificate_it_is_https(tmp_path: Path) -> None:
                 assert answer.status == 200  # under a wrong name a browser would have refused the certificate
             socket = await session.ws_connect(f"{url}/socket", headers={"Origin": url})
             await socket.close()
+        await asyncio.sleep(0.25)  # TLS ends after that (aiohttp's manual, "Graceful Shutdown")
 
     with serving("--cert", str(cert), "--key", str(key)) as server:
         assert server.url.startswith("https://")
