@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
 from lab import private
 from lab.packets import decode, handshake, hexdump, layer_of
+from lab.recorded import dtls13
 from lab.wire import Datagram
 
 # RFC 5769 section 2.1 and 2.2: a request and a response, the password of both.
@@ -139,3 +140,40 @@ def test_a_damaged_request_is_malformed_or_has_a_wrong_checksum(place: int, chan
     decoded = decode(bytes(damaged))
     crc = [field.meaning for field in decoded if field.name == "FINGERPRINT"]
     assert decoded.malformed or not crc or crc[0].endswith("wrong")
+
+
+# ---- DTLS 1.3, recorded ----------------------------------------------------------------------------------------------
+
+
+def test_of_dtls_1_3_the_hellos_are_in_clear_and_nothing_else() -> None:
+    newer = dtls13()
+    assert [(one.who, one.summary) for one in newer] == [
+        *[("pc2", "ClientHello (fragment)")] * 2,
+        ("pc1", "ServerHello"),
+        ("pc1", "encrypted record"),
+        ("pc2", "encrypted record"),
+        ("pc1", "encrypted record"),
+    ]
+    client, server = (handshake([one for one in newer if one.who == who]) for who in ("pc2", "pc1"))
+    assert (list(client), list(server)) == (["ClientHello"], ["ServerHello"])
+    assert client["ClientHello"]["supported_versions"] == "DTLS 1.3, DTLS 1.2"
+    assert server["ServerHello"]["supported_versions"] == "DTLS 1.3"
+    assert client["ClientHello"]["supported_groups"].startswith("X25519MLKEM768")
+    assert "use_srtp" in client["ClientHello"]
+    assert "use_srtp" not in server["ServerHello"]
+    for one in newer:
+        decoded = decode(one.data)
+        assert not decoded.malformed
+        assert sum(field.length for field in decoded) == one.size
+
+
+def test_a_short_header_with_a_connection_id_is_no_record_of_webrtc() -> None:
+    assert "connection id" in decode(b"\x3f" + bytes(20)).malformed
+
+
+def test_an_address_is_xored_with_as_much_as_it_needs() -> None:
+    made = aioice.stun.Message(aioice.stun.Method.BINDING, aioice.stun.Class.RESPONSE)
+    for host, pad in (("192.0.2.1", "cookie"), ("2001:db8::1", "cookie and transaction id")):
+        made.attributes = {"XOR-MAPPED-ADDRESS": (host, 4000)}
+        field = next(field for field in decode(bytes(made)) if field.name == "XOR-MAPPED-ADDRESS")
+        assert field.meaning.endswith(f"XORed with the {pad}")
