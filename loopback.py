@@ -1668,7 +1668,7 @@ def ladder(events: Iterable[Event], names: tuple[str, str]) -> list[Row]:
     what both come to together. Several candidates are one row."""
     told = [event for event in events if event.who in names]
     rows: list[Row] = []
-    done: list[tuple[str, str]] = []
+    done: set[tuple[str, str]] = set()
     for event in told:
         what, (verb, _, kind), first = f"{event.what} {event.detail}", event.what.partition(" "), event.who == names[0]
         other = names[first]
@@ -1689,7 +1689,7 @@ def ladder(events: Iterable[Event], names: tuple[str, str]) -> list[Row]:
             row = row._replace(words=f"{event.what.removesuffix('State')} failed")
         elif not event.what.startswith((*STEPS, "refused", "close")):
             continue
-        done += [(event.who, event.what), (event.who, what)]
+        done |= {(event.who, event.what), (event.who, what)}
         if row.words and not any(one[1:] == row[1:] for one in rows[-2:]):
             rows.append(row)
     return rows
@@ -1897,7 +1897,8 @@ class View:
             self._text(area, f"   highest {most:.0f}   last {self.SPAN:.0f} s", (end, 1), FAINT, 0.65)
 
     def _ladder(self, names: tuple[str, str], since: float, coming: Row | None, area: Picture) -> None:
-        rows = ladder((event for event in self.log.events if event.t >= since), names)
+        newest = [*itertools.islice(reversed(self.log.events), 1000)]  # of a flood, no more
+        rows = ladder([event for event in reversed(newest) if event.t >= since], names)
         ends, high = (3.0, area.shape[1] / self.letter - 0.8), area.shape[0] / self.letter
         room = ends[1] - ends[0] - 1.2
         for end, name, colour, align in zip(ends, names, PEERS, (0.0, 1.0), strict=True):
@@ -1906,16 +1907,10 @@ class View:
         for place, row in enumerate([*rows, *filter(None, [coming])][-int((high - 2.8) / 1.5) :]):
             y, first = 2.7 + 1.5 * place, row.who == names[0]
             here, there = ends if first else ends[::-1]
-            colour = (
-                RED
-                if row.words.startswith("refused") or row.words.endswith("failed")
-                else ACCENT
-                if row in rows[-1:]
-                else PALE
-            )
-            if row is coming:
-                colour = FAINT
-            else:
+            colour = FAINT if row is coming else ACCENT if row in rows[-1:] else PALE
+            if row.words.startswith("refused") or row.words.endswith("failed"):
+                colour = RED
+            if row is not coming:
                 self._text(area, f"{(row.t - since) * 1000:.0f}", (2.2, y), FAINT, 0.7, 1)
             if row.to:
                 for start, end in ((here, there), (there, here))[: 1 + (row.words in TOGETHER.values())]:
