@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 from conftest import wait_until
@@ -263,7 +264,7 @@ def test_a_camera_that_is_denied_or_missing(opened: Opened) -> None:
     for why, words in (
         ("NotFoundError", "No camera and no microphone: there is none."),
         ("NotReadableError", "another program uses it"),
-        ("NotAllowedError", "No camera and no microphone: not allowed. The browser lets you allow it"),
+        ("NotAllowedError", "No camera and no microphone: permission was denied. Allow it beside"),
     ):
         ann.evaluate(refused, [why])
         ann.click("#enter")
@@ -276,18 +277,27 @@ def test_a_camera_that_is_denied_or_missing(opened: Opened) -> None:
     numbers(ben)
 
     ann.select_option("#camera", "")  # also in a call; what was sent goes on
-    expect(ann.get_by_role("alert")).to_contain_text("No camera: not allowed.")
+    expect(ann.get_by_role("alert")).to_contain_text("No camera: permission was denied.")
     numbers(ben)
 
 
-def test_a_page_that_may_not_use_the_camera(opened: Opened, playwright: Playwright) -> None:
-    """Not a stand-in for the browser's refusal: the browser's own."""
+def test_a_page_that_may_not_use_the_camera(opened: Opened, playwright: Playwright, address: str) -> None:
+    """Not stand-ins: the browser's own refusal, and a page that came neither over https nor from localhost."""
     without = [one for one in ARGUMENTS if "fake-ui" not in one]
-    browser = launched(playwright, [*without, "--deny-permission-prompts"])
-    ann = opened(browser=browser, media=[])
-    ann.fill("#name", "Ann")
-    ann.click("#enter")
-    expect(ann.get_by_role("alert")).to_contain_text("No camera and no microphone: not allowed.")
+    name = f"{gethostname()}.local"
+    elsewhere = f"--host-resolver-rules=MAP {name} 127.0.0.1"
+    browser = launched(playwright, [*without, "--deny-permission-prompts", elsewhere])
+    for at, words in (
+        (address, "No camera and no microphone: permission was denied."),
+        (address.replace("127.0.0.1", name), "a browser gives them only to https and to localhost."),
+    ):
+        ann = opened(at=at, browser=browser, media=[])
+        ann.fill("#name", "Ann")
+        ann.click("#enter")
+        expect(ann.get_by_role("alert")).to_contain_text(words)
+        ann.get_by_role("button", name="Use the test picture and silence").click()
+        in_state(ann, "idle")
+        ann.click("#leave")
     browser.close()
 
 
@@ -454,10 +464,20 @@ def test_what_the_server_should_not_say_is_refused_by_its_name(opened: Opened) -
         '{"type": "call", "from": "Dora", "call": "2"}': "hear call idle → ringing",
         '{"type": "call", "from": "Dora",  "call": "2"}': "refused hear call heard before in state ringing",
     }
-    for text, event in words.items():
-        ways[0].send(text)
-        wait_until(lambda event=event: logged(ann, event), SECONDS)
-    ann.click("#reject")
+    more = {
+        '{"type": "servers", "call": "2", "iceServers": [], "relayOnly": false}': "new RTCPeerConnection",
+        '{"type": "servers", "call": "2"}': "refused hear servers again in state connecting",
+        '{"type": "signal", "from": "Dora", "call": "2", "text": "{}"}': "refused message unknown type undefined",
+        '{"type": "signal", "from": "Ben", "call": "2", "text": "{}"}': "refused message signal of an old call",
+        '{"type": "bye", "from": "Dora", "call": "2"}': "hear bye connecting → idle",
+    }
+    for said in (words, more):
+        for text, event in said.items():
+            ways[0].send(text)
+            wait_until(lambda event=event: logged(ann, event), SECONDS)
+        if said is words:
+            ann.click("#accept")
+            in_state(ann, "connecting")
     connected(ann, join(ben, "Ben", "test", "silence"))
 
 
@@ -561,6 +581,10 @@ def test_four_calls_in_a_row_do_not_grow(opened: Opened) -> None:
     for _ in range(5):
         connected(ann, ben)
         numbers(ben)
+        expect(ann.locator("#text")).to_be_enabled()
+        ann.fill("#text", "hello")
+        ann.click("#say")
+        expect(ben.locator("#said li")).to_have_count(1)  # of this call
         ann.click("#hangUp")
         in_state(ben, "idle")
         heaps.append([measured(page) for page in (ann, ben)])

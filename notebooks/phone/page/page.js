@@ -568,7 +568,7 @@ function mediaDevices() {
 /** What a person can do about a camera, a microphone or a screen that is not to be had. */
 function remedy(error) {
   return {
-    NotAllowedError: "not allowed. The browser lets you allow it beside the page's address; then try again",
+    NotAllowedError: "permission was denied. Allow it beside the page's address, then try again",
     NotFoundError: "there is none",
     NotReadableError: "another program uses it. Close that, then try again",
     OverconstrainedError: "it was unplugged, or gives no such picture",
@@ -840,14 +840,22 @@ function close() {
   ui.delay.textContent = "";
 }
 
-/** Come in, with what is to be sent: a call may come at any moment. */
+/** Come in, once at a time. */
 async function join(choices) {
-  [ui.camera.value, ui.microphone.value] = [choices.video, choices.audio];
   ui.enter.disabled = true;
+  try {
+    await joinWith(choices);
+  } finally {
+    ui.enter.disabled = false;
+  }
+}
+
+/** Open what is to be sent, for a call may come at any moment, and enter the room. */
+async function joinWith(choices) {
+  [ui.camera.value, ui.microphone.value] = [choices.video, choices.audio];
   notice("");
   const failed = await media.open(choices);
   await listDevices();
-  ui.enter.disabled = false;
   draw();
   if (Object.keys(failed).length) {
     offerInstead(failed, choices, join);
@@ -966,7 +974,7 @@ function drawPeople() {
     }));
   }
   for (const button of ui.people.querySelectorAll("button")) button.disabled = !phone.can("call");
-  ui.nobody.hidden = phone.people.length > 0;
+  ui.nobody.hidden = phone.people.length > 0 || !room.open;
 }
 
 function drawSelf() {
@@ -1118,7 +1126,8 @@ ui.share.addEventListener("click", async () => {
     await (media.shared ? media.unshare() : media.share());
   } catch (error) {
     if (!(error instanceof DOMException)) throw error;
-    notice(`The screen is not shared: ${remedy(error)}.`);
+    const chosenNone = error.name === "NotAllowedError"; // the person closed the browser's list
+    notice(chosenNone ? "The screen is not shared." : `The screen is not shared: ${remedy(error)}.`);
   }
 });
 ui.full.hidden = !document.fullscreenEnabled;
