@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiortc import InvalidStateError, MediaStreamTrack, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
 from IPython.display import HTML
 
-from loopback import NO_SERVERS, LoopbackOnly, candidates_in, parse_candidate
+from loopback import NO_SERVERS, LoopbackOnly, candidates_in, dtls_transports, ice_connection, parse_candidate
 
 from .draw import RED, Cell, table
 
@@ -43,9 +45,15 @@ async def close_all() -> set[str]:
 
 async def closed(*pcs: RTCPeerConnection) -> set[str]:
     """Close these connections; return the states they are in then."""
+    begun = [pc for pc in pcs if pc.iceConnectionState in ("new", "checking") and dtls_transports(pc)]
+    connections = [ice_connection(pc) for pc in begun]
     for pc in pcs:
         await pc.close()
         made[:] = [one for one in made if one is not pc]
+    if connections:  # aioice's connect() looks up every 20 ms and, closed meanwhile, may still start its consent timer
+        await asyncio.sleep(0.05)
+        for connection in connections:
+            await connection.close()
     return {pc.signalingState for pc in pcs}
 
 
@@ -115,7 +123,7 @@ async def try_all() -> Tries:
     await negotiate(stranger, friend)
     theirs = {"offer": stranger.localDescription, "answer": friend.localDescription}
     await closed(stranger, friend)
-    tries = Tries()
+    tries, tried = Tries(), list[RTCPeerConnection]()
     for state in SIGNALLING:
         for call in CALLS:
             with LoopbackOnly():
@@ -125,7 +133,8 @@ async def try_all() -> Tries:
                     tries.outcomes[state, call] = pc.signalingState
                 except InvalidStateError as error:
                     tries.outcomes[state, call] = error
-                await closed(pc)
+                tried.append(pc)
+    await closed(*tried)
     return tries
 
 

@@ -66,3 +66,16 @@ def test_close_all_says_in_which_states_they_are() -> None:
 
     run(scenario())
     assert loopback.LoopbackOnly.entered == 0
+
+
+def test_what_is_closed_while_it_connects_leaves_nothing_running() -> None:
+    async def scenario() -> None:
+        before = asyncio.all_tasks()
+        for _ in range(5):  # aioice may start its consent timer behind close()
+            await bare.negotiate(bare.fresh(VideoStreamTrack()), bare.fresh())
+            await bare.close_all()
+        async with asyncio.timeout(5):
+            while asyncio.all_tasks() > before:
+                await asyncio.sleep(0.01)
+
+    run(scenario(), 60)
