@@ -344,8 +344,8 @@ class Peer:
     # The steps. Their docstrings are what --step prints.
 
     async def add_track(self, track: MediaStreamTrack) -> Done:
-        """Give this peer something to send, before its offer or answer is made: that describes the tracks that are
-        there, and an offer without any has no m-line and negotiates no media."""
+        """Give this peer something to send, before its offer or answer is made, for that describes only the tracks that
+        are there: an offer without any has no line for media (m=) and negotiates none."""
         sender = self.pc.addTrack(track)
         self.tracks.append(track)
         self.log(self.name, "addTrack", track.kind)
@@ -365,7 +365,8 @@ class Peer:
         return self.done("createOffer", self.draft.sdp)
 
     async def create_answer(self) -> Done:
-        """Write down which of the offered media and codecs this peer takes. It may refuse an m-line, not add one."""
+        """Write down which of the offered media and codecs this peer takes. It may refuse one, but not add
+        an m-line."""
         self.draft = await self.pc.createAnswer()
         self.log(self.name, "createAnswer", describe_sdp(self.draft.sdp))
         return self.done("createAnswer", self.draft.sdp)
@@ -394,8 +395,8 @@ class Peer:
         return self.done(f"send the {description.type}", sdp)
 
     async def send_candidates(self) -> Done:
-        """Send every address where this peer may be reached, one message each, then say that these were all: without
-        that aiortc would wait for more and never fail."""
+        """Send every address where this peer may be reached, one message each, then say that there are no more;
+        otherwise aiortc would wait for ever instead of failing."""
         candidates = candidates_in(self.pc.localDescription.sdp)
         for candidate in candidates:
             await self._send({"type": "candidate", **candidate}, candidate["candidate"])
@@ -404,13 +405,13 @@ class Peer:
 
     async def receive_description(self, kind: str) -> Done:
         """Take the other side's description. Now this peer knows the other's codecs, its ICE name and password, and
-        the fingerprint of the certificate it will have to show."""
+        the fingerprint of the certificate that the other one will have to show."""
         message = await self._take(kind)
         return self.done(f"setRemoteDescription({kind})", message["sdp"])
 
     async def receive_candidates(self) -> Done:
-        """Hand the other side's candidates to ICE. It pairs each with its own and sends test datagrams, signed with
-        the password from the SDP, until a pair has worked both ways."""
+        """Hand the other side's candidates to ICE. Once this peer has both descriptions, ICE pairs each with its own
+        and sends test datagrams, signed with the other's password from the SDP, until a pair has worked both ways."""
         kind = ""
         while kind != "end-of-candidates":
             kind = (await self._take("candidate", "end-of-candidates"))["type"]
@@ -428,7 +429,7 @@ class Peer:
 
     async def first_picture(self) -> Done:
         """Wait. The other side encodes a picture, cuts it into RTP packets and encrypts them; this peer puts them back
-        in order, decodes, and has its first picture. It is whole, a key frame; later ones hold what has changed."""
+        in order and decodes. The first picture is complete, a key frame; later ones hold only what has changed."""
         await self.health.until(lambda: self.picture is not None, "connected, but no picture arrived")
         self.log(self.name, "first picture")
         return self.done("first picture", self.picture)
@@ -800,7 +801,7 @@ class Health:
         return (
             Layer("signalling", "done" if agreed else begun, pc.signalingState),
             Layer("ICE", marks.get(pc.iceConnectionState, ""), pc.iceConnectionState),
-            Layer("DTLS", marks.get(dtls, ""), dtls),
+            Layer("DTLS", marks.get(dtls, ""), dtls.replace("none", "new")),
             Layer(
                 "SRTP",
                 "done" if media else "working" * keys,
@@ -1616,15 +1617,15 @@ Words = tuple[str, Colour]
 
 # The lines of an SDP that matter most, and what they are for.
 SDP_WORDS = {
-    "m=": "one track: kind, port, the numbers (payload types) of its codecs",
-    "a=rtpmap:": "a codec and its number",
+    "m=": "one track: kind, port (9: none yet), numbers (payload types) of its codecs",
+    "a=rtpmap:": "a codec, its number, its clock; rtx: lost packets sent again",
     "a=sendonly": "I send",
     "a=recvonly": "I receive",
-    "a=sendrecv": "I send and receive",
+    "a=sendrecv": "I can send and receive",
     "a=ice-ufrag:": "my name in ICE's test datagrams",
-    "a=ice-pwd:": "what those are signed with",
-    "a=fingerprint:sha-256": "the hash of the certificate that I shall show",
-    "a=setup:": "who begins the DTLS handshake: active does, actpass leaves it open",
+    "a=ice-pwd:": "what those sent to me are signed with",
+    "a=fingerprint:sha-256": "the hash of the certificate that I will show: who shows another is not me",
+    "a=setup:": "who begins the DTLS handshake: active: I do; actpass: you choose",
     "a=candidate:": "an address where I may be reached",
 }
 
@@ -1636,18 +1637,24 @@ def what_it_made(done: Done, known: str = "") -> list[tuple[str, str]]:
     if isinstance(done.made, str):
         for line in done.made.splitlines():
             mark = "+ " if known and line not in known else ""
-            told += [(f"{mark}{line}", words) for start, words in SDP_WORDS.items() if line.startswith(start)]
+            shown = re.sub(r"candidate:\S+", "candidate:…", line)  # what follows says more than the foundation
+            told += [(f"{mark}{shown}", words) for start, words in SDP_WORDS.items() if line.startswith(start)]
     elif isinstance(done.made, list):
         for one in done.made:
             candidate = parse_candidate(one if isinstance(one, str) else one["candidate"])
             told.append((f"{candidate.protocol} {candidate.ip} port {candidate.port}", "where to send test datagrams"))
-            told.append((f"typ {candidate.type}", "host: an own address; srflx: as seen from outside; relay: lent"))
-            told.append((f"priority {candidate.priority}", "of the pairs that work, the highest is taken"))
+            told.append(
+                (
+                    f"typ {candidate.type}",
+                    "host: one of its own addresses; srflx: as seen from outside; relay: a relay's",
+                )
+            )
+            told.append((f"priority {candidate.priority}", "the higher, the sooner it is tried and taken"))
     elif isinstance(done.made, Pair):
-        told = [(done.made.local, "its own candidate of the pair that works"), (done.made.remote, "the other side's")]
+        told = [(done.made.local, "this peer's end of the pair that works"), (done.made.remote, "the other end")]
     elif isinstance(done.made, np.ndarray):
         told = [(f"{done.made.shape[1]}x{done.made.shape[0]}", "a whole picture, decoded")]
-    return [(shortened(line, 44), words) for line, words in told]
+    return [(shortened(line, 60), words) for line, words in told]
 
 
 class Row(NamedTuple):
@@ -2042,6 +2049,10 @@ def write_picture(path: Path, picture: Picture | None) -> None:
 # The keys of the window. Another one has its words here, in Session.keys when it works, and what it does in press.
 KEYS = {"c": "call again", "h": "hang up", "n": "next source", "v": "mute", "g": "grey", "s": "snapshot", "q": "quit"}
 KEY_NAMES = {" ": "space"}
+BEFORE = (  # --step
+    "pc1 is going to call pc2. Each is an RTCPeerConnection, one end of a WebRTC call. What they tell each other are "
+    "texts through a channel, which every program brings itself; here it is a pair of queues."
+)
 
 
 class Session:
@@ -2252,22 +2263,25 @@ class Session:
 
     async def _step_through(self, call: Call) -> None:
         steps, made = call.steps, dict[str, tuple[Words, ...]]()
+        self.console.wrapped(BEFORE, "")
         for number, step in enumerate(steps, 1):
-            title = f"Step {number} of {len(steps)}: {step.who} {step.what}"
+            title = f"Step {number} of {len(steps)}: {step.who}: {step.what}"
             where = ", or the space bar in the window" if self.window else ""
-            whole = "; sdp and Enter: the whole SDP" if self.sdp else ""
-            self.console.step(title, step.why, f"Enter{where}: do it{whole}")
+            self.console.step(title, step.why, f"Enter{where}: next{'; sdp: show the whole SDP' * bool(self.sdp)}")
             self.message, self.coming = (f"{title}   (space bar)", ACCENT), Row(0, step.who, step.what)
             self.words = {peer.name: made.get(peer.name, ()) for peer in call.peers}
             self.words[step.who] = ((f"Next: {step.what}", ACCENT), (step.why, INK), *self.words[step.who])
             while await self.go.get() == "sdp":
                 self.console.line("\n".join(map(printable, self.sdp.splitlines())))
+            if meanwhile := step.peer.done(step.what).changed:  # while nobody pressed a key: ICE and DTLS go on
+                self.console.wrapped(f"meanwhile, {step.who}: {', '.join(meanwhile)}", "  ")
             done = await step.run()
             lines = what_it_made(done, self.sdp)
             self.sdp = done.made if isinstance(done.made, str) else self.sdp
             self.console.made(done, lines, call.peers)
             told = [(f"{line}   {words}", GREEN if line.startswith("+") else PALE) for line, words in lines]
-            made[step.who] = ((f"Done: {step.what}", GREEN), *told, *((change, PALE) for change in done.changed))
+            new = "   (+ the SDP before had no such line)" * any(line.startswith("+") for line, _ in lines)
+            made[step.who] = ((f"Done: {step.what}{new}", GREEN), *told, *((change, PALE) for change in done.changed))
         self.words, self.coming = {}, None
 
     def _read_enter(self) -> None:
@@ -2319,7 +2333,7 @@ async def cancelled(*tasks: asyncio.Task[None] | None) -> None:
 
 # What the lines on the terminal are about, in which colour, and what that is.
 PHASES = {
-    "signalling": (36, "each side says as text what it has and what it takes"),
+    "signalling": (36, "each side tells the other, as text, what it offers and what it accepts"),
     "ICE": (33, "each side gathers its addresses; pairs of them are tested until one works both ways"),
     "DTLS": (35, "a handshake over that pair makes keys which only these two have"),
     "picture": (32, "cut into packets, encrypted (SRTP), put together again, decoded"),
@@ -2376,7 +2390,12 @@ class Console:
     def made(self, done: Done, lines: list[tuple[str, str]], peers: Iterable[Peer]) -> None:
         """Print what a step has made."""
         for line, words in lines:
-            self.wrapped(words, f"  {line:<44}  ", 32 if line.startswith("+") else 0)
+            colour, apart = 32 if line.startswith("+") else 0, len(line) > 44
+            if apart:
+                self.line(self.coloured(f"  {line}", colour))
+            self.wrapped(words, f"  {'' if apart else line:<44}  ", colour)
+        if any(line.startswith("+") for line, _ in lines):
+            self.line("  (+ the SDP before had no such line)")
         for one in (done, *peers):
             self.wrapped(repr(one), "  ")
 

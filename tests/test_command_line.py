@@ -238,9 +238,9 @@ def test_steps_fit_the_terminal_with_colour_and_without(columns: int, colour: bo
     assert max(len(line) for line in plain if not SUMMARY.fullmatch(line) and "display" not in line) < columns
     for told in (
         "+ a=setup:active",
-        "where to send test datagrams",
-        "[Enter: do it",
-        "Step 16 of 16: pc2 first picture",
+        "where to send test",
+        "[Enter: next",
+        "Step 16 of 16: pc2: first picture",
     ):
         assert any(told in line for line in plain), told
 
@@ -623,7 +623,7 @@ def test_step_explains_each_step_and_shows_both_states_after_it(stdin: str, tmp_
         title, rest = step.split("\n", 1)
         why, prompt, rest = re.split(r"\n  (?=\[Enter)|(?<=\])\n", rest, maxsplit=2)
         why = " ".join(why.split())
-        assert re.match(rf"{number} of {STEPS}: pc[12] \w+", title)
+        assert re.match(rf"{number} of {STEPS}: pc[12]: \w+", title)
         assert re.fullmatch(r"\w.{60,}[.)]", why)
         assert "Enter" in prompt
         states = [line for line in rest.splitlines() if re.match(r"  pc[12]: signalingState \w", line)]
@@ -637,7 +637,7 @@ def test_step_with_video_both_ways_takes_two_steps_more(tmp_path: Path) -> None:
     ended = program(*SMALL, "--seconds", "0.5", "--step", "--both", cwd=tmp_path)
     titles = re.findall(rf"^Step \d+ of {STEPS + 2}: (.*)$", ended.stdout, re.MULTILINE)
     assert len(titles) == STEPS + 2
-    assert {"pc2 addTrack", "pc1 first picture"} < set(titles)
+    assert {"pc2: addTrack", "pc1: first picture"} < set(titles)
 
 
 def test_step_does_not_measure_the_reader(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_every_step_says_what_it_made_or_changed() -> None:
             assert "127.0.0.1" in told["pc1 connect"][0][0]
             assert told["pc2 first picture"] == [("160x120", "a whole picture, decoded")]
             assert all(words for lines in told.values() for _, words in lines)
-            assert max(len(line) for lines in told.values() for line, _ in lines) <= 44
+            assert max(len(line) for lines in told.values() for line, _ in lines) <= 60
 
     run(scenario())
 
