@@ -45,15 +45,17 @@ async def close_all() -> set[str]:
 
 async def closed(*pcs: RTCPeerConnection) -> set[str]:
     """Close these connections; return the states they are in then."""
-    begun = [pc for pc in pcs if pc.iceConnectionState in ("new", "checking") and dtls_transports(pc)]
-    connections = [ice_connection(pc) for pc in begun]
+    begun = [pc for pc in pcs if pc.connectionState in ("new", "connecting") and dtls_transports(pc)]
     for pc in pcs:
         await pc.close()
         made[:] = [one for one in made if one is not pc]
-    if connections:  # aioice's connect() looks up every 20 ms and, closed meanwhile, may still start its consent timer
-        await asyncio.sleep(0.05)
-        for connection in connections:
-            await connection.close()
+    # What is closed while it connects may go on behind that: aioice's connect() looks up every 20 ms and then starts
+    # its consent timer, and aiortc its sender, if DTLS was done just then. So close that again (as loopback does).
+    await asyncio.sleep(0.1 if begun else 0)
+    for pc in begun:
+        await ice_connection(pc).close()
+        for transceiver in pc.getTransceivers():
+            await transceiver.stop()
     return {pc.signalingState for pc in pcs}
 
 

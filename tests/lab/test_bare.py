@@ -71,8 +71,9 @@ def test_close_all_says_in_which_states_they_are() -> None:
 def test_what_is_closed_while_it_connects_leaves_nothing_running() -> None:
     async def scenario() -> None:
         before = asyncio.all_tasks()
-        for _ in range(5):  # aioice may start its consent timer behind close()
+        for step in range(25):  # the moment in which a timer or a sender is started behind close() is one of these
             await bare.negotiate(bare.fresh(VideoStreamTrack()), bare.fresh())
+            await asyncio.sleep(step * 0.002)
             await bare.close_all()
         async with asyncio.timeout(5):
             while asyncio.all_tasks() > before:
