@@ -517,5 +517,9 @@ def _drawn(meetings: Mapping[tuple[str, str], Meeting]) -> Canvas:
 
 
 async def nat_matrix(server: Address, deadline: float = 2.0) -> NatMatrix:
-    """Run ICE between peers behind each two kinds of NAT, all sixteen at once, with that STUN server."""
-    return NatMatrix(await asyncio.gather(*(meet(one, two, server, deadline) for one in KINDS for two in KINDS)))
+    """Run ICE between peers behind each two kinds of NAT, all sixteen at once, with that STUN server. Those that found
+    no pair have a second try, with less going on."""
+    meetings = await asyncio.gather(*(meet(one, two, server, deadline) for one in KINDS for two in KINDS))
+    without = [meeting.kinds for meeting in meetings if "none" in meeting.types]
+    again = await asyncio.gather(*(meet(*kinds, server, deadline) for kinds in without))
+    return NatMatrix([*meetings, *again])

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 from lab import call_after, candidate_table, change, faulty
 from lab.tries import (
     STRANGERS,
+    Rounds,
     addresses,
     as_mdns,
     at_once,
@@ -86,6 +87,17 @@ def test_both_ways_connect_and_are_timed(way: Any) -> None:
     milliseconds = run(stopwatch(way, faulty()))
     assert milliseconds > 0
     assert bars({"trickled": [milliseconds]}).data.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("times", "steady"),
+    [([30, 40, 45, 345], True), ([30, 40, 80, 345], False), ([30, 40, 45, 380], False)],
+)
+def test_a_saving_is_told_only_where_the_fastest_rounds_can_be_right(times: list[float], steady: bool) -> None:
+    found = Rounds({str(number): [time, 999.0] for number, time in enumerate(times)})
+    assert found.steady is steady
+    assert list(found.fastest.values()) == times
+    assert "too busy" in str(found)
 
 
 def test_a_lite_partner_is_nominated_by_the_book() -> None:
