@@ -107,7 +107,8 @@ def opened(chromium: Browser, address: str) -> Iterator[Opened]:
         whole: bool = False,
         **options: Any,
     ) -> Page:
-        """`whole`: with pictures as large as they are, not smaller ones that cost half."""
+        """`whole`: with pictures as large as they are, not smaller ones, which cost half, and which Chromium does not
+        make smaller still, for then their time code could not be read."""
         context = browser.new_context(permissions=media, **{"viewport": {"width": 1280, "height": 800}} | options)
         contexts.append(context)
         if not whole:
@@ -192,6 +193,12 @@ def seen(page: Page) -> dict[str, Any]:
     found = wait_until(lambda: page.evaluate(SEEN), SECONDS)
     assert isinstance(found, dict)
     return found
+
+
+def shape(page: Page) -> float:
+    """Width to height of what the page shows: where a machine is too busy, Chromium sends fewer pixels."""
+    width, height = seen(page)["size"]
+    return round(width / height, 1)
 
 
 def moves(page: Page) -> None:

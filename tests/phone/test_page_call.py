@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def python(folder: Path, server: str, *command: str) -> Iterator[Python]:
 def test_a_page_calls_python(opened: Opened, address: str, tmp_path: Path) -> None:
     """Picture, sound, chat, a file and the screen, both ways."""
     with python(tmp_path, address, "answer") as other:
-        ann = join(opened(whole=True), "Ann", "test", "tone")
+        ann = join(opened(), "Ann", "test", "tone")
         call(ann, "Python")
         in_state(ann, "in call")
         numbers(ann)
@@ -125,7 +125,7 @@ def test_a_page_calls_python(opened: Opened, address: str, tmp_path: Path) -> No
         other.says("close")
         report = other.end()
     assert report["with"] == "Ann"
-    assert report["received_size"] == "640x480"
+    assert report["received_size"] == "320x240"
     assert report["pictures"]["received"] > 10
     assert report["pictures"]["without_number"] < 0.1 * report["pictures"]["received"]
     assert report["latency_ms"]["p50"] is not None  # the page told when its pictures were captured
@@ -143,24 +143,32 @@ def test_python_calls_a_page(opened: Opened, address: str, tmp_path: Path) -> No
         numbers(ann)
         hears(ann, HIGH)
         other.says("first picture")
-        assert "640x480 from Ann" in other.log.read_text()
+        assert shown(re.findall(r"(\d+)x(\d+) from Ann", other.log.read_text())[0]) == 1.3
         ann.click("#share")
         expect(ann.locator("#share")).to_have_attribute("aria-pressed", "true")
         moves(ann)
-        wait_until(lambda: frames_of_the_screen(ann) > 20, SECONDS)
+        first = wait_until(lambda: frames_of_the_screen(ann), SECONDS)
+        wait_until(lambda: frames_of_the_screen(ann) > first + 20, SECONDS)
         other.type("/bye")
         says(ann, "Python hung up.")
         report = other.end()
-    assert report["received_size"] == "1280x720"
+    assert shown(report["received_size"].split("x")) == 1.8
     assert report["pictures"]["received"] > 10
     assert report["sound"]["frequency_hz"] == pytest.approx(660, abs=3)
 
 
+def shown(size: Sequence[str]) -> float:
+    """Width to height: where a machine is too busy, Chromium sends fewer pixels."""
+    width, height = map(int, size)
+    return round(width / height, 1)
+
+
 def frames_of_the_screen(page: Page) -> int:
-    """How many pictures the page has encoded at the size of the browser's fake screen."""
+    """How many pictures the page has encoded, once they have the shape of the browser's fake screen."""
     stats = "async () => [...(await (await import('/page/page.js')).peer.pc.getStats()).values()]"
     found = [one for one in page.evaluate(stats) if one["type"] == "outbound-rtp" and one["kind"] == "video"]
-    return int(found[0]["framesEncoded"]) if found[0].get("frameWidth") == 1280 else 0
+    size = [str(found[0].get(side, 1)) for side in ("frameWidth", "frameHeight")]
+    return int(found[0]["framesEncoded"]) if shown(size) == 1.8 else 0
 
 
 def test_a_relayed_call(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
