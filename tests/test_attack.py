@@ -402,11 +402,11 @@ WORST = {  # what a search for the slowest offer that is taken has found
     )
 }
 WORST["16 m-lines"] = offer(*unique(MOST_CODECS // 16 - 1, "H264/90000", H264), m_lines=16)
-LESSON = (Path(loopback.__file__).parent / "notebooks" / "lab" / "answers" / "lesson_02.py").read_text(encoding="utf-8")
+EDITS = (Path(loopback.__file__).parent / "notebooks" / "lab" / "edits.py").read_text(encoding="utf-8")
 SOUND = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=sendrecv\r\na=rtcp-mux\r\na=mid:9\r\na=rtpmap:111 opus/48000/2\r\n"
 OTHERS = [line for number in range(35, 79) for line in (f"a=rtpmap:{number} H265/90000", f"a=fmtp:{number} a=1")]
 BROWSERS = {
-    "sound, a video, data": LESSON.split('BROWSER_OFFER = """\\\n')[1].split('"""')[0],
+    "sound, a video, data": EDITS.split('BROWSER_OFFER = """\\\n')[1].split('"""')[0],
     "sound, two videos": json.loads(offer(*OTHERS, *["a=rtcp-fb:35 nack pli"] * 105, m_lines=2))["sdp"] + SOUND,
 }
 BROWSERS = {name: json.dumps({"type": "offer", "sdp": sdp}) for name, sdp in BROWSERS.items()}
