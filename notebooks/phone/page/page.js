@@ -338,8 +338,9 @@ const codePoints = (text) => Array.from(text, (letter) => letter.codePointAt(0).
 class Room {
   #socket = null;
   #visit = null; // an object while this person wants to be in: another one each time
-  #pings = []; // of this socket, the last ten: { roundTrip, offset }, ms
+  #pings = []; // of this socket, the last twenty: { roundTrip, offset }, ms
   #clock = []; // those that tell the time
+  #toPing = 0; // how many more at once
 
   constructor(hear, news) {
     Object.assign(this, { hear, news });
@@ -381,13 +382,21 @@ class Room {
   /** Take this server's clock from now on. Not within a call: a server that was started anew counts from zero. */
   setClock() {
     this.#clock = this.#pings;
+    this.#ping(10);
+  }
+
+  /** Ask for the time, so many times: one after the other, for together they would wait in one queue. */
+  #ping(times) {
+    this.#toPing = times - 1;
+    if (this.open) this.send({ type: "ping", sent: performance.now() });
   }
 
   /** Take the answer to a ping. */
   pong({ sent, at }) {
     const roundTrip = performance.now() - sent;
     this.#pings.push({ roundTrip, offset: at - sent - roundTrip / 2 });
-    this.#pings.splice(0, this.#pings.length - 10);
+    this.#pings.splice(0, this.#pings.length - 20);
+    if (this.#toPing > 0) this.#ping(this.#toPing);
   }
 
   #connect() {
@@ -395,13 +404,12 @@ class Room {
     const socket = new WebSocket(`${location.origin.replace("http", "ws")}/socket`);
     const pings = [];
     let heardAt = performance.now();
-    const ping = () => this.send({ type: "ping", sent: performance.now() });
     const pinging = setInterval(() => {
       if (performance.now() - heardAt > 15_000) socket.close(); // the server does not answer
-      else if (this.open) ping();
+      else this.#ping(1); // clocks drift; and what is sent shows that a server is gone
     }, 5000);
     [this.#socket, this.#pings] = [socket, pings];
-    socket.addEventListener("open", () => [1, 2, 3, 4, 5].forEach(ping));
+    socket.addEventListener("open", () => this.#ping(10));
     socket.addEventListener("message", ({ data }) => {
       heardAt = performance.now();
       this.hear(data);
