@@ -12,8 +12,8 @@ JAVASCRIPT: dict[str, tuple[str, str]] = {  # call -> the code, and a sentence
     ),
     "addTrack": (
         "pc1.addTrack(track, stream);\npc1.getTransceivers()[0].setCodecPreferences(chosen);",
-        "A browser gets its tracks from getUserMedia(), which a page has over https or from localhost only. Here one is "
-        "a MediaStreamTrack with a recv() of its own; any other object would be taken in silence, and never sent.",
+        "A browser gets its tracks from getUserMedia(), which a page has over https or from localhost only. Here one "
+        "is a MediaStreamTrack with a recv() of its own; any other object would be taken in silence, and never sent.",
     ),
     "createOffer": ("const offer = await pc1.createOffer();", "The same."),
     "setLocalDescription": (
