@@ -7,6 +7,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -45,27 +46,35 @@ def test_two_programs_call_type_and_record(tmp_path: Path) -> None:
         )
         command = [*PHONE, "call", "Python", *common, "--snapshot", "view.png", "--record", "call.mkv"]
         call = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, **options)
+        limit = threading.Timer(90, call.kill)  # then a line that does not come ends the test
+        limit.start()
         try:
             assert call.stdin is not None
             assert call.stderr is not None
             lines = []
-            while "Type a line" not in (line := call.stderr.readline()):
-                assert line, "it has ended"
-                lines.append(line)
-            call.stdin.write(f"hello é\n/file {sent}\n")
-            call.stdin.flush()
-            wait_until(lambda: (saved / "data.bin").exists())
-            call.stdin.write("/file missing\n")
-            call.stdin.flush()
-            while "not sent: missing cannot be read" not in (line := call.stderr.readline()):
-                assert line, "it has ended"
+
+            def told(words: str) -> None:
+                while words not in (line := call.stderr.readline()):
+                    assert line, f"it has ended without: {words}"
+                    lines.append(line)
+
+            def typed(text: str) -> None:
+                call.stdin.write(text)
+                call.stdin.flush()
+
+            told("Type a line")
+            typed(f"hello é\n/file {sent}\n")
+            told("file sent")
+            typed("/file missing\n")
+            told("not sent: missing cannot be read")
             wait_until(lambda: (tmp_path / "call.mkv").stat().st_size > 100_000)  # it is written as the call goes on
             out, err = call.communicate("/bye\n", timeout=60)
             assert call.returncode == 0, err
         finally:
+            limit.cancel()
             call.kill()
             answer.terminate()
-            answered, told = answer.communicate(timeout=60)
+            answered, chatted = answer.communicate(timeout=60)
     assert answer.returncode == 143
     ours, theirs = json.loads(out), json.loads(answered)
     assert ("error" in ours, "error" in theirs) == (False, False)
@@ -74,7 +83,7 @@ def test_two_programs_call_type_and_record(tmp_path: Path) -> None:
     assert other["chats"] == ["hello é"]
     assert other["files"] == ["data.bin"]
     assert (saved / "data.bin").read_bytes() == sent.read_bytes()
-    assert "Caller: hello é" in told
+    assert "Caller: hello é" in chatted
     for report in (one, other):
         assert report["received_size"] == "320x240"
         assert report["pictures"]["received"] > 0
