@@ -381,9 +381,9 @@ def test_a_call_outlives_the_server_and_both_come_back(how: str) -> None:
                 await asyncio.to_thread(getattr(server, how))
                 await until(lambda: not any(one.line.open for one in (ann, ben, cem)))
                 await pictures(ann, ben)
-                assert cem.phone.state == "away"
+                await until(lambda: cem.phone.state == "away")
                 for one in (ann, ben):
-                    assert logged(one, "server lost")
+                    await until(partial(logged, one, "server lost"))
                     assert one.phone.state == "in call"
                 assert ann.conversation is not None
                 times, clock = len(ann.conversation.arrivals.delays), ann.clock
@@ -419,7 +419,10 @@ def test_a_call_that_ends_without_the_server_is_over_at_both_ends_and_they_come_
                 await ann.hang_up()
                 assert logged(ann, "not sent")
                 await until(lambda: ben.conversation is None)  # DTLS told it
-                assert (ann.phone.state, ben.phone.state) == ("idle", "idle")
+                assert {ann.phone.state, ben.phone.state} <= {
+                    "idle",
+                    "away",
+                }  # away: the socket's end came after the call's
                 server = await asyncio.to_thread(Server, port=server.port)
                 await until(lambda: "Ben" in ann.phone.people, 60)
                 await ann.call("Ben")
