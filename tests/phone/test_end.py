@@ -124,9 +124,8 @@ def test_picture_sound_chat_and_a_file_reach_the_other_end(tmp_path: Path) -> No
                 hashlib.sha256((saved / file.name).read_bytes()).digest() == hashlib.sha256(file.read_bytes()).digest()
             )
             await until(lambda: one.arrivals.delays and other.arrivals.delays)
-            await until(lambda: one.meter.frequency and other.meter.frequency)
-            assert one.meter.frequency == pytest.approx(660, abs=5)
-            assert other.meter.frequency == pytest.approx(440, abs=5)
+            await until(lambda: one.meter.frequency == pytest.approx(660, abs=5))  # a busy machine leaves gaps in it
+            await until(lambda: other.meter.frequency == pytest.approx(440, abs=5))
             assert (one.arrivals.misread, other.arrivals.misread) == (0, 0)
             await ann.hang_up()
             await until(lambda: ben.conversation is None)
@@ -163,10 +162,12 @@ def check_in_order(received: list[Picture], sent: list[Picture]) -> None:
     numbers = [loopback.read_time_code(picture) for picture in received]
     assert None not in numbers
     assert numbers == sorted(set(numbers))
-    kept = [sent[number] for number in numbers if number is not None]
-    for picture, original in zip(received, kept, strict=True):
-        likeness = [loopback.cv2.PSNR(picture[20:], other[20:]) for other in (original, *sent[:: len(sent) // 5])]
-        assert likeness[0] >= max(likeness) - 0.5
+    for number, picture in zip(numbers, received, strict=True):
+        assert number is not None
+        # Not its neighbours: a codec that lags behind keeps parts of the picture before.
+        others = [sent[other] for other in range(0, len(sent), len(sent) // 5) if abs(other - number) > 9]
+        likeness = [loopback.cv2.PSNR(picture[20:], other[20:]) for other in (sent[number], *others)]
+        assert likeness[0] == max(likeness)
 
 
 def listen(said: list[dict[str, Any]], say: Callable[[str], None], text: str) -> None:
