@@ -2214,6 +2214,8 @@ class Session:
             self.view.grey = not self.view.grey
         elif key == "s":
             path = self.options.snapshot or Path("loopback.png")
+            if self.live:
+                self._look(self.live)
             write_picture(path, self._draw())
             self.log("window", "snapshot", str(path))
 

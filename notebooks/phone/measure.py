@@ -37,9 +37,12 @@ async def two_programs(size: tuple[int, int], fps: float = 30) -> AsyncIterator[
     """Start `serve` and `answer`, and give the address of the server. Raises CallError where they do not start."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*arguments: str) -> asyncio.subprocess.Process:
+        async def start(*arguments: str, log: int | None = None) -> asyncio.subprocess.Process:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, str(HERE), *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                *(sys.executable, str(HERE), *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
             stack.push_async_callback(process.communicate)
             stack.callback(process.terminate)
@@ -51,7 +54,7 @@ async def two_programs(size: tuple[int, int], fps: float = 30) -> AsyncIterator[
         if not (found := re.search(r"http://\S+", first)):
             raise CallError(f"the phone's server does not start: {first.strip()}")
         shape = ["--size", f"{size[0]}x{size[1]}", "--fps", f"{fps:g}"]
-        await start("answer", "--server", found[0], *shape, "--view", "none", "--json")
+        await start("answer", "--server", found[0], *shape, "--view", "none", "--json", log=subprocess.DEVNULL)
         yield found[0]
 
 
