@@ -254,18 +254,8 @@ def test_the_whole_sdp_is_printed_on_request(tmp_path: Path) -> None:
 
 
 def test_progress_is_one_line_and_leaves_the_log_intact(tmp_path: Path) -> None:
-    master, slave = pty.openpty()
     columns = 80
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
-    with running(*SMALL, "--seconds", "1.5", cwd=tmp_path, stdout=slave) as process:
-        os.close(slave)
-        output = b""
-        with contextlib.suppress(OSError):  # the other end is closed
-            while part := os.read(master, 65536):
-                output += part
-        os.close(master)
-        assert process.wait(timeout=10) == 0
-    text = output.decode().replace("\r\n", "\n").rstrip("\n")
+    text = in_terminal(columns, "--seconds", "1.5", cwd=tmp_path).rstrip("\n")
     assert "\x1b[33mICE" in text
     drawn = [line.split("\r\x1b[K") for line in re.sub(r"\x1b\[\d*m", "", text).split("\n")]
     *lines, last = [parts[-1] for parts in drawn]

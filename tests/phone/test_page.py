@@ -12,8 +12,7 @@ from pathlib import Path
 from socket import gethostname
 
 import pytest
-from conftest import wait_until
-from pages import (
+from chromium_pages import (
     ARGUMENTS,
     HEARD,
     PHONE,
@@ -35,9 +34,10 @@ from pages import (
     serving,
     shape,
 )
+from conftest import wait_until
 from playwright.sync_api import Browser, Page, Playwright, WebSocketRoute, expect
 
-pytest_plugins = ["pages"]  # its fixtures: opened, address, chromium, playwright
+pytest_plugins = ["chromium_pages"]  # its fixtures: opened, address, chromium, playwright
 
 # ---- A call ----------------------------------------------------------------------------------------------------------
 

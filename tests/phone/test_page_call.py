@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TURN_PASSWORD, TURN_USER, environment, running_coturn, wait_until
-from pages import (
+from chromium_pages import (
     SECONDS,
     Opened,
     call,
@@ -32,10 +31,11 @@ from pages import (
     seen,
     serving,
 )
+from conftest import TURN_PASSWORD, TURN_USER, environment, running_coturn, wait_until
 from phones import PHONE
 from playwright.sync_api import Page, Playwright, expect
 
-pytest_plugins = ["pages"]  # its fixtures: opened, address, chromium, playwright
+pytest_plugins = ["chromium_pages"]  # its fixtures: opened, address, chromium, playwright
 
 HIGH = 880  # Hz; the page's tone has 660
 
