@@ -313,6 +313,7 @@ class Peer:
         self.codec, self.deadline, self.marker_bit, self.here_only = codec, deadline, marker_bit, here_only
         self.draft: RTCSessionDescription | None = None  # made, but not yet committed to
         self.remote_candidates: list[str] = []
+        self.all_candidates = False  # the other side has said that there are no more
         self.selected_pair = Pair()  # of candidates; empty until ICE has chosen
         self.picture: Picture | None = None  # the newest one received
         self.on_picture: Callable[[Picture], None] = lambda picture: None
@@ -437,10 +438,11 @@ class Peer:
     # After the script: listening for the other side's bye, and the end.
 
     async def listen(self) -> None:
-        """Read the channel until the other side says bye. Anything else is refused."""
+        """Read the channel until the other side says bye, and candidates of a browser that come late: it has no use for
+        them any more. Anything else is refused."""
         try:
             while not self.hung_up:
-                await self._act()
+                await self._act(*(() if self.all_candidates else ("candidate", "end-of-candidates")))
         except ChannelError as error:
             self.log(self.name, "channel closed", f"{error}: the call goes on, but no bye can be heard")
 
@@ -467,7 +469,7 @@ class Peer:
             with refusing():
                 await self.pc.setRemoteDescription(RTCSessionDescription(sdp, message["type"]))
         elif message["type"] == "candidate":
-            if passed_over := unusable(message["candidate"]):
+            if passed_over := unusable(message["candidate"]) or "a pair works already" * bool(self.selected_pair.local):
                 self.log(self.name, "passed over a candidate", passed_over)
                 return
             candidate = parse_candidate(message["candidate"])
@@ -477,6 +479,7 @@ class Peer:
             await self.pc.addIceCandidate(candidate)
             self.remote_candidates.append(message["candidate"])
         elif message["type"] == "end-of-candidates":
+            self.all_candidates = True
             self.log(self.name, "addIceCandidate(null)", "that was the last one")
             # aiortc without any would fail at once, while the other side's checks may still reveal one (RFC 8863).
             if self.remote_candidates:

@@ -266,6 +266,22 @@ def test_a_channel_that_closes_does_not_end_a_call_that_is_connected() -> None:
     run(scenario())
 
 
+def test_a_browsers_late_candidates_are_passed_over_and_their_end_is_heard_once() -> None:
+    async def scenario() -> None:
+        channels = wires()
+        async with calling(channels=channels) as call:
+            await call.run()
+            call.pc2.all_candidates = False  # as if it had been connected by the first of several
+            for message in (candidate(LINE.format("127.0.0.1 9", "host")), *[{"type": "end-of-candidates"}] * 2):
+                await channels[0].inject(message)
+            await pictures(call, 3)
+            seen = [event.what for event in call.log.events if event.who == "pc2"]
+            assert seen[-3:] == ["receive end-of-candidates", "addIceCandidate(null)", "refused end-of-candidates"]
+            assert [event.detail for event in logged(call, "passed over", "pc2")] == ["a pair works already"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_channel_that_closes_during_the_set_up_is_named(after: int) -> None:
     async def scenario() -> None:
