@@ -272,8 +272,9 @@ def test_a_browsers_late_candidates_are_passed_over_and_their_end_is_heard_once(
         async with calling(channels=channels) as call:
             await call.run()
             call.pc2.all_candidates = False  # as if it had been connected by the first of several
-            for message in (candidate(LINE.format("127.0.0.1 9", "host")), *[{"type": "end-of-candidates"}] * 2):
-                await channels[0].inject(message)
+            late = candidate(LINE.format("127.0.0.1 9", "host"))
+            for message in ({"type": "hello"}, late, {"type": "end-of-candidates"}, {"type": "end-of-candidates"}):
+                await channels[0].inject(message)  # the first one ends the wait for a bye alone
             await pictures(call, 3)
             seen = [event.what for event in call.log.events if event.who == "pc2"]
             assert seen[-3:] == ["receive end-of-candidates", "addIceCandidate(null)", "refused end-of-candidates"]
