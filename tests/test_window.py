@@ -478,18 +478,6 @@ def label(shown: Shown, key: str, keys: str) -> tuple[int, int]:
     return left + start + 5, top + height // 2
 
 
-def test_the_wheel_does_not_zoom_the_picture_away(show: Callable[..., Shown]) -> None:
-    shown = show()
-    before = shown.reach(5)
-    for _ in range(3):
-        shown.click(300, 200, button=4)
-    time.sleep(0.5)
-    shown.window = wait_until(shown._window)  # it may be another one
-    shown.reach(max(before) + 30)
-    shown.press("q")
-    shown.ended()
-
-
 def test_a_resized_window_is_laid_out_anew(show: Callable[..., Shown]) -> None:
     shown = show()
     before = shown.reach(5)
