@@ -45,6 +45,7 @@ from nbformat.v4 import new_code_cell
 HERE = Path(__file__).resolve().parent
 SECONDS = 60  # for one cell
 TRIES, BUSY = 4, "no verdict: this machine is too busy"  # the words of lab.steady
+UNSEEN = "unseen"  # the tag of cells that a test puts in
 STILL = "LAB_STILL"  # tells lab that nobody is there to move a slider: see lab/slider.py
 PICTURES = ("image/png",)
 TEXTS = ("text/plain", "text/html")
@@ -174,17 +175,19 @@ def short(text: str, most: int = 160) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """Run the notebook in a new kernel, with `folder` as its working directory, and fill in its outputs, masked. A run
-    in which this machine was too busy for a measurement is made again. Raises LessonError."""
+def execute(notebook: NotebookNode, folder: Path) -> list[NotebookNode]:
+    """Run the notebook in a new kernel, with `folder` as its working directory, and fill in its outputs, masked. Cells
+    with the tag UNSEEN are run in their place, taken out, and returned. A run in which this machine was too busy for a
+    measurement is made again. Raises LessonError."""
     for _ in range(TRIES):
-        fresh = execute_once(copy.deepcopy(notebook), folder)
-        busy = [cell for cell in code_cells(fresh) if any(BUSY in line for line in lines(cell))]
+        fresh = copy.deepcopy(notebook)
+        unseen = execute_once(fresh, folder)
+        busy = [cell for cell in [*code_cells(fresh), *unseen] if any(BUSY in line for line in lines(cell))]
         if not busy:
             notebook.update(fresh)
-            return notebook
+            return unseen
         until_quiet()
-    raise LessonError(f"{named(fresh, busy[0])} measured nothing in {TRIES} runs: this machine is too busy")
+    raise LessonError(f"{short(busy[0].source, 50)!r} measured nothing in {TRIES} runs: this machine is too busy")
 
 
 def until_quiet(patience: float = 60.0) -> None:
@@ -194,8 +197,8 @@ def until_quiet(patience: float = 60.0) -> None:
         pass  # it has waited
 
 
-def execute_once(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """Run the notebook as it is, once."""
+def execute_once(notebook: NotebookNode, folder: Path) -> list[NotebookNode]:
+    """Run the notebook as it is, once; return the cells that were taken out."""
     notebook.cells.append(new_code_cell(f"import sys; sys.path.append({str(HERE)!r}); import render; {LAST}"))
     client = NotebookClient(
         notebook,
@@ -229,9 +232,11 @@ def execute_once(notebook: NotebookNode, folder: Path) -> NotebookNode:
             refuse(output, named(notebook, cell))
     if last.outputs:
         raise LessonError(f"left open at the end: {', '.join(last.outputs[0].text.splitlines())}")
+    unseen = [cell for cell in notebook.cells if UNSEEN in cell.metadata.get("tags", [])]
+    notebook.cells = [cell for cell in notebook.cells if cell not in unseen]
     normalise(notebook)
     mask(notebook)
-    return notebook
+    return unseen
 
 
 def refuse(output: NotebookNode, where: str) -> None:
@@ -397,7 +402,8 @@ def render(path: Path, *, check: bool = False) -> None:
     stored = read(path)
     if check and (where := stale(stored)):
         raise LessonError(f"{where}: run notebooks/render.py")
-    fresh = execute(nbformat.from_dict(stored), path.parent)
+    fresh = nbformat.from_dict(stored)
+    execute(fresh, path.parent)
     if not check:
         path.write_text(nbformat.writes(fresh) + "\n", encoding="utf-8")
     elif where := difference(stored, fresh):

@@ -37,29 +37,28 @@ each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.ste
 
 @dataclass
 class Run:
-    """What came of running a lesson once."""
+    """What came of running a lesson once: what a learner sees, what its solutions show, why it failed."""
 
     notebook: NotebookNode
+    solutions: list[NotebookNode]
     failure: str
 
 
 class Runs:
-    """Every lesson is run once as shipped and once with its solutions, whatever number of tests ask."""
+    """Every lesson is run once, whatever number of tests ask."""
 
     def __init__(self) -> None:
-        self.made: dict[tuple[Path, bool], Run] = {}
+        self.made: dict[Path, Run] = {}
 
-    def __call__(self, path: Path, *, solved: bool = False) -> Run:
-        if (path, solved) not in self.made:
-            notebook, failure = render.read(path), ""
-            if solved:
-                solve(notebook)
+    def __call__(self, path: Path) -> Run:
+        if path not in self.made:
+            notebook = with_solutions(render.read(path))
             try:
-                render.execute(notebook, path.parent)
+                unseen, failure = render.execute(notebook, path.parent), ""
             except render.LessonError as error:
-                failure = str(error)
-            self.made[path, solved] = Run(notebook, failure)
-        return self.made[path, solved]
+                unseen, failure = [], str(error)
+            self.made[path] = Run(notebook, unseen[::2], failure)
+        return self.made[path]
 
 
 @pytest.fixture(scope="session")
@@ -71,13 +70,25 @@ def is_exercise(cell: NotebookNode) -> bool:
     return "exercise" in cell.metadata.get("tags", [])
 
 
-def solve(notebook: NotebookNode) -> None:
-    """Put into each exercise the code of the folded solution below it."""
-    for cell, below in zip(notebook.cells, notebook.cells[1:], strict=False):
+def solution(notebook: NotebookNode, cell: NotebookNode, below: NotebookNode) -> str:
+    """Return the code of the folded solution below an exercise."""
+    found = SOLUTION.search(below.source)
+    assert found, f"no solution below {render.named(notebook, cell)}"
+    return found[1].strip()
+
+
+def with_solutions(notebook: NotebookNode) -> NotebookNode:
+    """Put its solution below each exercise, to be run too, and then the exercise again, as a learner would who takes
+    the solution back: what follows is as shipped."""
+    unseen = {"tags": [render.UNSEEN]}
+    cells = []
+    for cell, below in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+        cells.append(cell)
         if is_exercise(cell):
-            solution = SOLUTION.search(below.source)
-            assert solution, f"no solution below {render.named(notebook, cell)}"
-            cell.source = solution[1].strip()
+            for source in (solution(notebook, cell, below), cell.source):
+                cells.append(new_code_cell(source, metadata=unseen))
+    notebook.cells = cells
+    return notebook
 
 
 def shown(notebook: NotebookNode) -> str:
@@ -85,9 +96,9 @@ def shown(notebook: NotebookNode) -> str:
     return "\n".join(line for cell in render.code_cells(notebook) for line in render.lines(cell))
 
 
-def verdicts(notebook: NotebookNode) -> tuple[int, int]:
+def verdicts(cells: list[NotebookNode]) -> tuple[int, int]:
     """Return how many answers were found right, and how many not yet."""
-    text = shown(notebook)
+    text = "\n".join(line for cell in cells for line in render.lines(cell))
     return len(re.findall(r"(?m)^right\b", text)), len(re.findall(r"(?m)^not yet\b", text))
 
 
@@ -101,21 +112,18 @@ def test_it_shows_what_is_stored(path: Path, runs: Runs) -> None:
 
 @each_lesson
 def test_as_shipped_no_exercise_is_solved(path: Path, runs: Runs) -> None:
-    run = runs(path)
-    for cell in run.notebook.cells:
-        if is_exercise(cell):
-            said = "\n".join(render.lines(cell))
-            assert not re.search(r"(?m)^right\b", said), render.named(run.notebook, cell)
-    assert verdicts(run.notebook)[1] >= sum(map(is_exercise, run.notebook.cells))
+    exercises = list(filter(is_exercise, runs(path).notebook.cells))
+    right, not_yet = verdicts(exercises)
+    assert right == 0
+    assert not_yet >= len(exercises)
 
 
 @each_lesson
 def test_with_its_solutions_every_check_says_right(path: Path, runs: Runs) -> None:
-    run = runs(path, solved=True)
+    run = runs(path)
     assert not run.failure
-    right, not_yet = verdicts(run.notebook)
-    assert not_yet == 0
-    assert right >= sum(map(is_exercise, run.notebook.cells))
+    assert [render.short(cell.source) for cell in run.solutions if not verdicts([cell])[0] or verdicts([cell])[1]] == []
+    assert len(run.solutions) == sum(map(is_exercise, run.notebook.cells))
 
 
 # ---- The lessons read well -------------------------------------------------------------------------------------------
@@ -174,10 +182,8 @@ def test_no_path_of_a_machine_is_in_it(path: Path) -> None:
 
 @each_lesson
 def test_below_each_exercise_is_its_solution(path: Path) -> None:
-    notebook = render.read(path)
-    solve(notebook)
-    for cell in notebook.cells:
-        if is_exercise(cell):
+    for cell in with_solutions(render.read(path)).cells:
+        if render.UNSEEN in cell.metadata.get("tags", []):
             ast.parse(cell.source)
 
 
