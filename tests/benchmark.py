@@ -169,27 +169,32 @@ async def together(number: int, seconds: float) -> None:
 
 
 async def through_the_server(rounds: int, seconds: float) -> None:
-    """Print how a call between two programs through the phone's server compares with one in this process, taking turns:
-    from the sent offer to the first picture, and the delay of the pictures."""
+    """Print how a call between two programs through the phone's server compares with one in this process, taking turns,
+    video both ways in each: from the sent offer to the first picture, and the delay of the pictures."""
     from phone.measure import one_call, two_programs
 
     size, ours, theirs = (640, 480), list[tuple[float, float]](), list[tuple[float, float]]()
     async with two_programs(size) as url:
         for _ in range(rounds):
-            one = loopback.Call(loopback.SyntheticSource(*size, FPS))
+            source, back = (loopback.SyntheticSource(*size, FPS) for _ in range(2))
+            one = loopback.Call(source, back=back)
             try:
                 await one.run()
+                await asyncio.sleep(WARM_UP)
+                known = len(one.meter.delays)
                 await asyncio.sleep(seconds)
-                at = {event.what: event.t for event in one.log.events}
-                ours.append((at["first picture"] - at["send offer"], statistics.median(one.meter.delays)))
+                at = {(event.who, event.what): event.t for event in one.log.events}
+                setup = at["pc1", "first picture"] - at["pc1", "send offer"]  # pc1's, as the caller's is below
+                ours.append((setup, statistics.median(list(one.meter.delays)[known:])))
             finally:
                 await one.close()
             measured = await one_call(url, size, seconds)
             theirs.append((measured.setup, statistics.median(measured.delays)))
-    print("\n640x480        offer to first picture ms   delay ms")
-    for name, turns in (("in one process", ours), ("by the server ", theirs)):
+    print("\n640x480, both ways  offer to first picture ms   delay ms")
+    for name, turns in (("in one process", ours), ("by the server*", theirs)):
         setups, delays = zip(*turns, strict=True)
-        print(f"{name} {statistics.median(setups) * 1000:22.0f} {statistics.median(delays) * 1000:14.1f}")
+        print(f"{name} {statistics.median(setups) * 1000:30.0f} {statistics.median(delays) * 1000:14.1f}")
+    print("* and with sound: three programs, where the other is one")
 
 
 def with_a_page() -> None:
