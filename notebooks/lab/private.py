@@ -1,17 +1,20 @@
 """Every private name of aiortc and aioice that the lessons look at, in one place.
 
-None of them is changed. Each function takes a `loopback.Peer` or an `RTCPeerConnection`. When a name has moved,
-MovedError says in which version of which package; tests/lab/test_private.py has a guard for each.
+None of them is changed, but for SCTP's two doors while a `sctp.SctpTap` is open. Each function takes a `loopback.Peer`
+or an `RTCPeerConnection`. When a name has moved, MovedError says in which version of which package;
+tests/lab/test_private.py has a guard for each.
 """
 
 from loopback import Peer, dtls_transports  # first: loopback imports cv2 before aiortc  # isort: skip
 
 import importlib.metadata
+import queue
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import aioice
 import pylibsrtp
-from aiortc import RTCDtlsTransport, RTCPeerConnection
+from aiortc import RTCDtlsTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSctpTransport
 from cryptography.hazmat.primitives.serialization import Encoding
 
 __all__ = [
@@ -19,17 +22,26 @@ __all__ = [
     "MovedError",
     "SrtpKeys",
     "SrtpSessions",
+    "Waiting",
     "certificate_der",
     "check_list",
     "connections",
+    "decoder_queue",
     "dtls_cipher",
     "dtls_role",
     "dtls_version",
     "ice_role",
+    "on_key_request",
     "remote_certificate_der",
+    "sctp_doors",
+    "send_rtp",
+    "sending",
+    "set_jitter_buffer",
     "srtp_keys",
     "srtp_profile",
     "srtp_sessions",
+    "target_bitrate",
+    "waiting",
 ]
 
 AnyPeer = Peer | RTCPeerConnection
@@ -63,16 +75,23 @@ class SrtpSessions(NamedTuple):
     incoming: pylibsrtp.Session  # .unprotect(srtp), .unprotect_rtcp(srtcp): what the peer receives
 
 
+class Waiting(NamedTuple):
+    """What waits at a peer that receives pictures, from the network on."""
+
+    packets: int  # in the jitter buffer
+    frames: int  # put together, and not yet decoded
+    pictures: int  # decoded, and not yet read from the track
+
+
 def look(owner: object, name: str) -> Any:
     """Return a private attribute. Raises MovedError when the owner's package has it no more."""
     try:
         return getattr(owner, name)
     except AttributeError as error:
-        package = type(owner).__module__.partition(".")[0]
+        kind = owner if isinstance(owner, type) else type(owner)
+        package = kind.__module__.partition(".")[0]
         version = importlib.metadata.version(package)
-        raise MovedError(
-            f"{package} {version} has no {type(owner).__name__}.{name}: mend notebooks/lab/private.py"
-        ) from error
+        raise MovedError(f"{package} {version} has no {kind.__name__}.{name}: mend notebooks/lab/private.py") from error
 
 
 def transports(peer: AnyPeer) -> list[RTCDtlsTransport]:
@@ -188,3 +207,80 @@ def _profile(peer: AnyPeer) -> Any:
     """Return aiortc's constants for the chosen profile. Private: the list hangs on the transport only."""
     name = srtp_profile(peer).encode()
     return next(p for p in look(first_transport(peer), "_srtp_profiles") if p.openssl_profile == name)
+
+
+# ---- RTP -------------------------------------------------------------------------------------------------------------
+
+
+def waiting(peer: AnyPeer) -> Waiting:
+    """Return what waits in the three queues of a peer's first receiver. Private: aiortc counts none of them."""
+    receiver = (peer.pc if isinstance(peer, Peer) else peer).getReceivers()[0]
+    packets = look(look(receiver, "_RTCRtpReceiver__jitter_buffer"), "_packets")
+    frames, pictures = look(receiver, "_RTCRtpReceiver__decoder_queue"), look(receiver.track, "_queue")
+    return Waiting(sum(packet is not None for packet in packets), frames.qsize(), pictures.qsize())
+
+
+def decoder_queue(peer: AnyPeer) -> queue.Queue[Any]:
+    """Return the queue from which the thread that decodes takes the pictures of a peer's first receiver. Private:
+    aiortc has no way to reach its decoder."""
+    receiver = (peer.pc if isinstance(peer, Peer) else peer).getReceivers()[0]
+    found: queue.Queue[Any] = look(receiver, "_RTCRtpReceiver__decoder_queue")
+    return found
+
+
+def target_bitrate(peer: AnyPeer) -> int:
+    """Return the bits a second that a peer's first encoder aims at, 0 before there is one. Private: aiortc's
+    statistics have no targetBitrate."""
+    sender = (peer.pc if isinstance(peer, Peer) else peer).getSenders()[0]
+    encoder = look(sender, "_RTCRtpSender__encoder")
+    return int(encoder.target_bitrate) if encoder else 0
+
+
+# ---- SCTP ------------------------------------------------------------------------------------------------------------
+
+
+def sctp_doors() -> dict[str, tuple[type, str]]:
+    """Return the class and the name of the two methods that every SCTP packet passes in the clear: "out", where DTLS
+    takes it to encrypt it, and "in", where DTLS hands it on. Private: aiortc's API has messages, and no packets."""
+    doors: dict[str, tuple[type, str]] = {
+        "out": (RTCDtlsTransport, "_send_data"),
+        "in": (RTCSctpTransport, "_handle_data"),
+    }
+    for owner, name in doors.values():
+        look(owner, name)
+    return doors
+
+
+# ---- Forwarding ------------------------------------------------------------------------------------------------------
+
+
+class Sending(NamedTuple):
+    """What a sender writes into its packets, and keeps of them."""
+
+    ssrc: int
+    mid: str
+    history: dict[int, Any]  # number modulo RTP_HISTORY_SIZE -> RtpPacket, for whoever asks again
+    extensions: Any  # which header extension has which id
+
+
+def sending(sender: RTCRtpSender) -> Sending:
+    """Return a sender's own marks. Private: aiortc takes frames only, and packets them itself."""
+    names = ("_ssrc", "_RTCRtpSender__mid", "_RTCRtpSender__rtp_history", "_RTCRtpSender__rtp_header_extensions_map")
+    return Sending(*(look(sender, name) for name in names))
+
+
+async def send_rtp(sender: RTCRtpSender, data: bytes) -> None:
+    """Encrypt and send an RTP packet over a sender's transport. Private: the way past the encoder."""
+    await look(sender.transport, "_send_rtp")(data)
+
+
+def set_jitter_buffer(receiver: RTCRtpReceiver, buffer: Any) -> None:
+    """Give a receiver another jitter buffer. Changes a private name, as loopback.end_frames_at_marker does."""
+    look(receiver, "_RTCRtpReceiver__jitter_buffer")
+    vars(receiver)["_RTCRtpReceiver__jitter_buffer"] = buffer
+
+
+def on_key_request(sender: RTCRtpSender, heard: Callable[[], None]) -> None:
+    """Call that instead, when the other side asks a sender for a key picture. Changes a private name."""
+    look(sender, "_send_keyframe")
+    vars(sender)["_send_keyframe"] = heard
