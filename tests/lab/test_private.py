@@ -1,15 +1,17 @@
 """Keys, certificates and roles: the private names are where they were, and say what the wire says."""
 
-import loopback  # noqa: F401  first: it imports cv2 before aiortc  # isort: skip
+import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
+import asyncio
 import hashlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 import pylibsrtp
 import pytest
-from aiortc import RTCPeerConnection
+from aiortc import RTCPeerConnection, RTCSctpTransport
 from conftest import run
 from faults import calling, pictures
 from taps import tapped
@@ -103,6 +105,10 @@ def test_check_list_and_roles() -> None:
         (private.first_transport, "_RTCDtlsTransport__local_certificate"),
         (lambda pc: private.look(private.first_transport(pc), "_RTCDtlsTransport__local_certificate"), "_cert"),
         (private.first_transport, "_srtp_profiles"),
+        (lambda pc: pc.getReceivers()[0], "_RTCRtpReceiver__jitter_buffer"),
+        (lambda pc: private.look(pc.getReceivers()[0], "_RTCRtpReceiver__jitter_buffer"), "_packets"),
+        (lambda pc: pc.getReceivers()[0], "_RTCRtpReceiver__decoder_queue"),
+        (lambda pc: pc.getSenders()[0], "_RTCRtpSender__encoder"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -116,6 +122,26 @@ def test_a_private_name_is_where_it_was(find: Any, name: str) -> None:
     run(scenario())
 
 
+def test_what_nobody_reads_waits_and_the_encoder_has_a_target() -> None:
+    async def scenario() -> None:
+        async with calling() as call:
+            assert private.target_bitrate(call_after_tracks(call)) == 0
+            await call.run()
+            assert 250_000 <= private.target_bitrate(call.pc1) <= 1_500_000
+            await loopback.cancelled(*[task for task in call.pc2.tasks if task is not call.pc2.listening])
+            async with asyncio.timeout(5):
+                while private.waiting(call.pc2).pictures < 5:
+                    await asyncio.sleep(0.02)
+
+    run(scenario())
+
+
+def call_after_tracks(call: loopback.Call) -> loopback.Peer:
+    """Return pc1 of a call that has not begun, but has a track to send."""
+    call.pc1.pc.addTransceiver("video")
+    return call.pc1
+
+
 def test_a_private_name_that_moved_is_named_with_the_version() -> None:
     async def scenario() -> None:
         pc = RTCPeerConnection()
@@ -125,3 +151,14 @@ def test_a_private_name_that_moved_is_named_with_the_version() -> None:
         await pc.close()
 
     run(scenario())
+
+
+def test_each_sctp_packet_passes_two_doors() -> None:
+    doors = private.sctp_doors()
+    assert {name: owner.__name__ for name, (owner, _) in doors.items()} == {
+        "out": "RTCDtlsTransport",
+        "in": "RTCSctpTransport",
+    }
+    assert all(inspect.iscoroutinefunction(getattr(owner, name)) for owner, name in doors.values())
+    with pytest.raises(private.MovedError, match=r"aiortc \d+\.\d+\.\d+ has no RTCSctpTransport\._gone"):
+        private.look(RTCSctpTransport, "_gone")
