@@ -1,11 +1,13 @@
 """One camera for several viewers, and several people who all see each other: who gets which picture, and what it costs.
 
 numbers_seen([track, track])     the same track sent over several connections: which pictures each viewer has got
+await left_behind()              what waits for somebody who has subscribed to a relay and does not read
 Camera(source)                   one source, read once; each viewer() of it is a source that has every picture
-Work()                           while entered, counts what is encoded, decoded and sent, and the processor's time
+Work()                           while entered, counts what is encoded and decoded, and the processor's time
 await star(3)                    one publisher, a connection and an encoder for each viewer
 await mesh(4)                    everybody with everybody
 work_table(costs), effort(costs) what they cost, as a table and as a figure
+layers()                         one camera encoded in three sizes, as simulcast does
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from aiortc import MediaStreamTrack
 from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder
+from aiortc.contrib.media import MediaRelay
 from IPython.display import Image
 
 from loopback import (
@@ -43,10 +46,14 @@ from loopback import (
     read_time_code,
 )
 
+from . import private
 from .draw import HUES, Table, chart, still
 from .wire import Tap
 
-__all__ = ["Camera", "Cost", "Work", "dots", "effort", "mesh", "numbers_seen", "star", "work_table"]
+__all__ = [
+    *("Camera", "Cost", "Layer", "Work", "dots", "effort", "layers", "left_behind", "mesh", "numbers_seen", "star"),
+    "work_table",
+]
 
 Numbers = dict[str, list[int]]  # a viewer -> the numbers in the pictures it has got
 
@@ -104,6 +111,25 @@ def dots(seen: Mapping[str, Numbers]) -> Image:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", color="#7f7f7f", alpha=0.3)
     return still(figure)
+
+
+async def left_behind(seconds: float = 0.4) -> dict[str, int]:
+    """Subscribe to a relayed track in three ways, read one picture of each, and no more; return how many wait for each
+    after that time."""
+    track, relay = OutgoingTrack(SyntheticSource(160, 120, 30)), MediaRelay()
+    readers = {
+        "subscribed, not read": relay.subscribe(track),
+        "the same, then stop()": relay.subscribe(track),
+        "buffered=False": relay.subscribe(track, buffered=False),
+    }
+    try:
+        await asyncio.gather(*(reader.recv() for reader in readers.values()))
+        readers["the same, then stop()"].stop()
+        await asyncio.sleep(seconds)
+        return {name: private.relayed(reader) for name, reader in readers.items()}
+    finally:
+        track.stop()
+        await asyncio.sleep(0.1)  # the relay's own task ends with the picture it waits for
 
 
 class Camera:
@@ -293,6 +319,38 @@ def _readable(calls: list[Call]) -> int:
     return sum(len(track.meter.delays) for track in _tracks(calls))
 
 
+class Layer(NamedTuple):
+    """One encoding of a camera."""
+
+    rid: str  # its name in the SDP (RFC 8851)
+    size: str
+    kbps: float
+    ms: float  # of processor time, a picture
+
+    def __repr__(self) -> str:
+        return f"{self.rid}: {self.size}, ≈{self.kbps:.0f} kbit/s, ≈{self.ms:.1f} ms of the processor a picture"
+
+
+def layers(pictures: int = 30) -> list[Layer]:
+    """Encode a second of one camera in three sizes, each with an encoder of its own, and return what they take."""
+    view, found = SyntheticSource(640, 480, 30), []
+    for rid, part, target in (("f", 1, 1_500_000), ("h", 2, 500_000), ("q", 4, 250_000)):
+        encoder, clock, sent = Vp8Encoder(), loopback.RtpClock(), 0
+        encoder.target_bitrate = target
+        spent = 0.0
+        for number in range(pictures):
+            frame = loopback.to_frame(loopback.fit(view.draw(number / 30), (640 // part, 480 // part)))
+            frame.pts, frame.time_base = clock.ticks(number / 30), loopback.VIDEO_TIME_BASE
+            began = time.process_time()
+            payloads, _ = encoder.encode(frame, force_keyframe=number == 0)
+            spent += time.process_time() - began
+            sent += sum(map(len, payloads))
+        found.append(
+            Layer(rid, f"{640 // part}x{480 // part}", sent * 8 * 30 / pictures / 1000, spent * 1000 / pictures)
+        )
+    return found
+
+
 # ---- Drawing ---------------------------------------------------------------------------------------------------------
 
 
@@ -314,22 +372,23 @@ def work_table(costs: Mapping[str, Cost]) -> Table:
     return Table(head, [("", rows)], (30, 12, 15, 17, 15, 11), note=recorded)
 
 
-def effort(costs: Mapping[int, Cost], rate: float = 30) -> Image:
+def effort(costs: Mapping[str, Cost], rate: float = 30) -> Image:
     """Draw what a mesh costs against n(n-1): the processor's time for one round, in which each person sends a picture
     to each other; and what this machine has for it at `rate` pictures a second."""
     figure, axes = chart(330)
-    links = np.array([people * (people - 1) for people in costs])
-    spent = np.array([cost.a_picture * people for people, cost in costs.items()])
+    crowds = [cost.people for cost in costs.values()]
+    links = np.array([people * (people - 1) for people in crowds])
+    spent = np.array([cost.a_picture * cost.people for cost in costs.values()])
     slope = float((links * spent).sum() / (links * links).sum())
     have = 1000 / rate * (os.cpu_count() or 1)
     most = max(links) * 1.25
     axes.plot([0, most], [0, slope * most], color=HUES["SRTP"], linewidth=1.5, zorder=1)
     axes.axhline(have, color=HUES["STUN"], linestyle="--", linewidth=1.2)
-    axes.text(most, have, f"all {os.cpu_count()} processors, at {rate:g} rounds a second", ha="right", va="bottom")
+    axes.text(most / 100, have, f"all {os.cpu_count()} processors, at {rate:g} rounds a second", va="bottom")
     axes.scatter(links, spent, s=60, color=HUES["SRTP"], zorder=2)
-    for people, x, y in zip(costs, links, spent, strict=True):
-        axes.annotate(f"{people} people", (x, y), xytext=(8, -12), textcoords="offset points")
-    axes.set_xticks(links, [f"{people}·{people - 1} = {people * (people - 1)}" for people in costs])
+    for name, x, y in zip(costs, links, spent, strict=True):
+        axes.annotate(name, (x, y), xytext=(8, -12), textcoords="offset points")
+    axes.set_xticks(links, [f"{people}·{people - 1} = {people * (people - 1)}" for people in crowds])
     axes.set_xlim(0, most)
     axes.set_ylim(0, max(spent.max(), have) * 1.25)
     axes.set_xlabel("streams of pictures, n(n-1)")

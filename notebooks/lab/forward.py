@@ -22,6 +22,7 @@ from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
 from loopback import Call, Peer, Picture, Source
 
 from . import private
+from .crowd import Cost, Work
 from .draw import Table
 from .sdp import payload_types
 from .wire import Tap
@@ -130,6 +131,17 @@ class Server:
     def ask_for_key(self) -> None:
         """Ask the publisher for a key picture, with the next packet that comes in."""
         self.inside.key_wanted = True
+
+    async def cost(self, seconds: float = 0.8) -> Cost:
+        """Look at the running server for a moment, and return what publisher, server and viewers have cost together."""
+        meter = self.call.meter
+        with Tap(self.call.pc1) as tap, Work() as work:
+            before = meter.sent
+            await asyncio.sleep(seconds)
+            sent = meter.sent - before
+        connections = 1 + len(self.legs)
+        uploaded = sum(datagram.size for datagram in tap.only("SRTP", direction="out"))
+        return Cost(connections, connections, sent, work.encoded, work.decoded, uploaded, work.seconds, work.lasted)
 
     async def close(self) -> None:
         """Close the calls to the viewers, then the publisher's."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import aioice
 import pylibsrtp
-from aiortc import RTCDtlsTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSctpTransport
+from aiortc import MediaStreamTrack, RTCDtlsTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCSctpTransport
 from cryptography.hazmat.primitives.serialization import Encoding
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "dtls_version",
     "ice_role",
     "on_key_request",
+    "relayed",
     "remote_certificate_der",
     "sctp_doors",
     "send_rtp",
@@ -284,3 +285,9 @@ def on_key_request(sender: RTCRtpSender, heard: Callable[[], None]) -> None:
     """Call that instead, when the other side asks a sender for a key picture. Changes a private name."""
     look(sender, "_send_keyframe")
     vars(sender)["_send_keyframe"] = heard
+
+
+def relayed(track: MediaStreamTrack) -> int:
+    """Return how many frames wait at a MediaRelay's track for whoever reads it. Private: it does not say so."""
+    waiting = look(track, "_queue")
+    return waiting.qsize() if waiting else 0
