@@ -654,8 +654,10 @@ def read_rtcp(reader: Reader, protected: bool) -> None:
         body = reader.part(4 * words)
         if body.left >= 4:
             body.field("SSRC", 4, "who sends this")
-        if name == "NACK":
-            read_nacks(body)
+        if name in READ_RTCP:
+            READ_RTCP[name](body)
+        for _ in range(count if name in ("SR", "RR") else 0):
+            read_report_block(body)
         body.raw("content", body.left, f"of the {name}")
     reader.decoded.summary = " + ".join(said) + (", the rest encrypted" if protected else "")
 
@@ -675,6 +677,43 @@ def read_nacks(reader: Reader) -> None:
         lost, mask = struct.unpack(">HH", reader.peek(4))
         numbers_lost = [lost] + [(lost + 1 + bit) % 65536 for bit in range(16) if mask >> bit & 1]
         reader.field("lost packets", 4, "a sequence number and a mask of the 16 after it", numbers_lost)
+
+
+def read_sender_info(reader: Reader) -> None:
+    """Read what a sender says of a stream: one moment on two clocks, and how much was sent (RFC 3550 section 6.4.1)."""
+    reader.field("NTP timestamp", 8, lambda n: f"when: ≈{n / 2**32:.3f} s since 1900, in units of 2^-32 s")
+    reader.field("RTP timestamp", 4, "the same moment on the stream's own clock")
+    reader.field("packets sent", 4, "since the beginning, repairs not counted: they are another stream")
+    reader.field("bytes sent", 4, "payload only, no headers")
+
+
+def read_report_block(reader: Reader) -> None:
+    """Read what a receiver says of one stream (RFC 3550 section 6.4.1)."""
+    reader.field("reported SSRC", 4, "the stream that this is about")
+    reader.field("fraction lost", 1, lambda n: f"of 256, since the last report: ≈{n / 2.56:.1f} %")
+    lost = int.from_bytes(reader.peek(3), "big", signed=True)
+    reader.field("packets lost", 3, "since the beginning; below 0 where some came twice", lost)
+    reader.field("highest sequence number", 4, "received; upper 16 bits: how often the numbers began anew")
+    reader.field("jitter", 4, "of the arrival times, in ticks of the stream's clock")
+    reader.field("last SR", 4, "the middle 32 bits of the NTP timestamp last received; 0: none yet")
+    reader.field("delay since last SR", 4, lambda n: f"in 1/65536 s: ≈{n / 65.536:.1f} ms")
+
+
+def read_remb(reader: Reader) -> None:
+    """Read the bit rate that a receiver believes possible (draft-alvestrand-rmcat-remb-03)."""
+    reader.field("media SSRC", 4, "0: it is about all streams that follow")
+    if reader.peek(4) != b"REMB":
+        return
+    reader.field("name", 4, "of this application's feedback", "REMB")
+    count = reader.field("number of SSRCs", 1)
+    packed = int.from_bytes(reader.peek(3), "big")
+    rate = (packed & 0x3FFFF) << (packed >> 18)
+    reader.field("bit rate", 3, "6 bits exponent, 18 bits mantissa: bits a second", rate)
+    for _ in range(count):
+        reader.field("limited SSRC", 4, "a stream that shares it")
+
+
+READ_RTCP = {"SR": read_sender_info, "NACK": read_nacks, "REMB": read_remb}
 
 
 # ---- Showing ---------------------------------------------------------------------------------------------------------
@@ -705,7 +744,12 @@ DRAWN = {
         *("sequence number", "timestamp", "SSRC", "CSRC", "extension content", "encrypted payload", "payload"),
         *("VP8 payload descriptor", "VP8 frame tag", *(f"extension {number}" for number in range(256))),
     },
-    "SRTCP": {"length", "SSRC", "media SSRC", "lost packets", "content", "encrypted", "E flag, SRTCP index"},
+    "SRTCP": {
+        *("length", "SSRC", "media SSRC", "lost packets", "content", "encrypted", "E flag, SRTCP index"),
+        *("NTP timestamp", "RTP timestamp", "packets sent", "bytes sent", "reported SSRC", "fraction lost"),
+        *("packets lost", "highest sequence number", "jitter", "last SR", "delay since last SR", "bit rate"),
+        "limited SSRC",
+    },
 }
 
 
