@@ -7,7 +7,9 @@ import loopback  # first: it imports cv2 before aiortc  # isort: skip
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import math
 import statistics
 import struct
 from collections import deque
@@ -26,14 +28,26 @@ from IPython.display import Image
 from loopback import Call, Picture, SyntheticSource, cancelled, to_frame, to_picture
 
 from . import private
-from .draw import BAD, HUES, INK, chart, still
+from .draw import BAD, HUES, INK, Drawing, Table, chart, still
 from .faults import Cut, Delay, Loss, WireFault
-from .rtp import Stopwatch, Stream, opened
+from .rtp import Stopwatch, Stream, opened, way
 from .wire import Datagram, Fault, Forward, Later, Tap
 
 __all__ = [
-    *("BEGIN", "From", "LoseOne", "Narrow", "Trial", "at_bitrate", "delays_over_time", "dots", "far", "narrow_figure"),
-    *("in_parallel", "late_call", "lost_repair", "psnr", "share_figure", "sweep", "trial", "unread", "WAYS"),
+    *("BEGIN", "From", "LoseOne", "Narrow", "Trial", "at_bitrate", "both_reported", "delays_over_time", "dots", "far"),
+    *(
+        "growing",
+        "in_parallel",
+        "jittered",
+        "late_call",
+        "lost_repair",
+        "nearest",
+        "psnr",
+        "share_figure",
+        "stats_table",
+        "sweep",
+    ),
+    *("narrow_figure", "trial", "unread"),
 ]
 
 BEGIN = 10  # the number of the picture with which a fault begins: the first ones get through
@@ -184,6 +198,11 @@ class Trial:
         return self.watch.share(self.first, self.last)
 
     @property
+    def lost(self) -> int:
+        """How many of pc1's video packets were lost, repairs not counted."""
+        return sum(packet.lost for packet in self.stream.of("VP8"))
+
+    @property
     def delays(self) -> dict[int, float]:
         """Seconds from captured to there, by the pictures' numbers."""
         return {n: delay for n, delay in self.watch.delays(self.first).items() if n < self.last}
@@ -193,9 +212,37 @@ class Trial:
         """Median delay."""
         return statistics.median(self.delays.values()) * 1000 if self.delays else float("nan")
 
-    def between(self, before: int, after: int) -> tuple[float, float]:
-        """Return the log's times from the capture of one picture to that of another."""
-        return self.watch.captured[before], self.watch.captured[after]
+    @property
+    def unevenness_ms(self) -> float:
+        """How far apart from a picture's time the moments are at which pictures were shown: the mean difference."""
+        times = [self.watch.shown[number] for number in sorted(self.delays)]
+        return statistics.mean(abs(later - earlier - 1 / 30) for earlier, later in itertools.pairwise(times)) * 1000
+
+    @property
+    def struck(self) -> int:
+        """The number of the picture that LoseOne has struck. Raises LookupError where it has not."""
+        for fault in self.faults:
+            if isinstance(fault, LoseOne) and fault.struck is not None:
+                return fault.struck
+        raise LookupError("no picture of this call has lost a packet to LoseOne")
+
+    @property
+    def after_loss(self) -> list[int]:
+        """The numbers of the pictures that were shown, of those captured after the first loss."""
+        lost = min(packet.sent for packet in self.stream.of("VP8") if packet.lost and packet.sent is not None)
+        first = max(number for number, t in self.watch.captured.items() if t < lost)
+        return [number for number in self.watch.shown if first <= number < self.last]
+
+    @property
+    def stood_still(self) -> float:
+        """How many seconds pc2 had no new picture after the one that was struck; infinite where none came any more."""
+        before = max(t for number, t in self.watch.shown.items() if number < self.struck)
+        return min((t for number, t in self.watch.shown.items() if number >= self.struck), default=math.inf) - before
+
+    def way(self, pictures: int) -> Drawing:
+        """Draw what crossed from the picture that was struck on, for so many pictures."""
+        captured = self.watch.captured
+        return way(self.stream, captured[self.struck], captured[self.struck + pictures], self.watch.shown)
 
     def __repr__(self) -> str:
         asked = f"{len(self.stream.said('NACK'))} NACK, {len(self.stream.said('PLI'))} PLI"
@@ -282,6 +329,69 @@ def share_figure(rates: Sequence[float], found: Mapping[str, Sequence[Trial]]) -
     return still(figure)
 
 
+def nearest(value: float, *choices: float) -> float:
+    """Return the choice that a measured value is nearest to."""
+    return min(choices, key=lambda choice: abs(choice - value))
+
+
+# ---- What getStats says ----------------------------------------------------------------------------------------------
+
+
+def stats_table(run: Trial) -> Table:
+    """Return what aiortc's statistics said at the end of a trial, beside what the tap has counted."""
+    sent, repairs = run.stream.of("VP8"), run.stream.of("rtx")
+    lost = sum(packet.lost for packet in sent)
+    report = run.stream.said("RR", who="pc2")[-1].said.reports[0]
+    out, far_in, near_in = (run.stats[name] for name in ("outbound-rtp", "remote-inbound-rtp", "inbound-rtp"))
+    rtt = far_in.roundTripTime
+    rows = [
+        (
+            "pc1 outbound-rtp packetsSent",
+            f"≈{out.packetsSent}",
+            f"≈{len(sent)}, and ≈{len(repairs)} repairs",
+            "no repairs",
+        ),
+        (
+            "pc1 outbound-rtp bytesSent",
+            f"≈{out.bytesSent}",
+            f"≈{sum(packet.size for packet in sent + repairs)}",
+            "payload only: no headers, no repairs",
+        ),
+        (
+            "pc1 remote-inbound-rtp packetsLost",
+            f"≈{far_in.packetsLost}",
+            f"≈{lost} lost in all",
+            "right, as of the last receiver report",
+        ),
+        (
+            "pc1 remote-inbound-rtp fractionLost",
+            f"≈{far_in.fractionLost}",
+            f"≈{report.fraction_lost} of 256 in the report",
+            "0 to 255; W3C: 0 to 1",
+        ),
+        (
+            "pc1 remote-inbound-rtp jitter",
+            f"≈{far_in.jitter}",
+            f"≈{far_in.jitter / 90:.1f} ms",
+            "ticks of 1/90000 s; W3C: seconds",
+        ),
+        (
+            "pc1 remote-inbound-rtp roundTripTime",
+            "none yet" if rtt is None else f"≈{rtt:.4f}",
+            "seconds",
+            "right",
+        ),
+        (
+            "pc2 inbound-rtp ssrc",
+            "that of the repairs" if near_in.ssrc == repairs[0].ssrc else "that of the pictures",
+            "pc2 receives two streams",
+            "the one overwrites the other",
+        ),
+        ("pc2 inbound-rtp packetsLost", f"{near_in.packetsLost}", f"≈{lost} lost in all", "of the repairs only"),
+    ]
+    return Table(("statistic", "says", "the tap", "so"), [("", rows)], (32, 20, 24, 24), code=(0,))
+
+
 # ---- A narrow link ---------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +423,12 @@ def narrow_figure(found: Mapping[str, Trial], kbps: float) -> Image:
     return still(figure)
 
 
+def growing(run: Trial) -> bool:
+    """Whether the delay grew to more than half a second, and was still growing in the second half."""
+    late = [delay for _, delay in delays_over_time(run)]
+    return late[-1] > max(500, 1.4 * late[len(late) // 2])
+
+
 def delays_over_time(run: Trial) -> list[tuple[float, float]]:
     """Return, for each picture that arrived, when it was captured, in s after the first that is looked at, and its
     delay in ms."""
@@ -320,6 +436,16 @@ def delays_over_time(run: Trial) -> list[tuple[float, float]]:
 
 
 # ---- Jitter ----------------------------------------------------------------------------------------------------------
+
+
+async def jittered(*most: float) -> dict[str, Trial]:
+    """Run small calls, all at once, whose packets take up to so many ms longer: with either jitter buffer."""
+    trials = {}
+    for ms in most:
+        for name in ("marker", "stock"):
+            late = Delay(0.001, ms / 1000, layer="SRTP", who="pc1")
+            trials[f"{ms:g} ms, {name}"] = trial(late, marker_bit=name == "marker", size=(160, 120))
+    return await in_parallel(trials)
 
 
 def dots(found: Mapping[str, Trial]) -> Image:
@@ -349,6 +475,13 @@ async def unread(call: Call, moments: int = 4, seconds: float = 0.4) -> list[pri
         await asyncio.sleep(seconds)
         found.append(private.waiting(call.pc2))
     return found
+
+
+async def both_reported(call: Call, tap: Tap, within: float = 5.0) -> None:
+    """Wait until a sender report of each of pc1's two streams was seen. Raises TimeoutError."""
+    async with asyncio.timeout(within):
+        while len({one.said.ssrc for one in opened(call, tap).said("SR", who="pc1")}) < 2:
+            await asyncio.sleep(0.1)
 
 
 async def late_call() -> tuple[private.Waiting, int]:

@@ -470,16 +470,16 @@ def clocks(stream: Stream, codec: str, rate: int) -> Clocks:
     raise LookupError(f"no sender report about {codec} yet: one comes each 0.5 to 1.5 s")
 
 
-def media_table(stream: Stream, rates: Mapping[str, int], seconds: float) -> Table:
-    """Return what tells pc1's streams apart: one row for each SSRC."""
+def media_table(stream: Stream, rates: Mapping[str, int]) -> Table:
+    """Return what tells pc1's streams apart: one row for each SSRC. `rates` are the ticks a second of each codec."""
     rows = []
     for codec, rate in rates.items():
         packets = stream.of(codec)
         stamps = sorted({ticks(packet.timestamp, packets[0].timestamp) for packet in packets})
-        steps = statistics.median(b - a for a, b in itertools.pairwise(stamps))
-        step = round(steps / rate * 1000) * rate // 1000  # ticks, to the whole millisecond
-        marked = "every" if all(packet.marker for packet in packets[5:]) else "the last of each picture"
-        each = round(len(stamps) / seconds / 10) * 10
-        rows.append((codec, f"SSRC {packets[0].ssrc}", f"{rate}", f"about {step}", marked, f"about {each}"))
-    head = ("codec", "stream", "ticks a second", "from one to the next", "marker", "a second")
+        step = statistics.median(b - a for a, b in itertools.pairwise(stamps))
+        each = (len(stamps) - 1) * rate / (stamps[-1] - stamps[0])
+        marked = "every packet" if all(packet.marker for packet in packets) else "the last of each picture"
+        steps = f"about {round(step, -3 if step > 2000 else 0):.0f}"
+        rows.append((codec, f"SSRC {packets[0].ssrc}", f"{rate}", steps, marked, f"about {round(each, -1):.0f}"))
+    head = ("codec", "stream", "ticks a second", "from one to the next", "marker on", "a second")
     return Table(head, [("", rows)], (10, 26, 16, 18, 18, 12))
