@@ -22,6 +22,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
@@ -32,7 +33,7 @@ from loopback import Call, CallError, Message, Peer, Picture, play
 
 from . import private
 from .check import Mistake, blamed, unanswered
-from .clinic_evidence import Vitals, changes, counted, error_of, findings_in, is_black
+from .clinic_evidence import FINDINGS, Vitals, changes, counted, error_of, findings_in, is_black
 from .clinic_faults import BOOK, ENOUGH, ILLNESSES, LAYERS, NOTHING, RATE, SIZE, Illness, named
 from .draw import Table, chart, still
 from .faults import Edit, FaultyChannel, double
@@ -355,6 +356,7 @@ class Clinic:
     def __init__(self) -> None:
         self.here: list[Patient] = []
         self.records: dict[str, list[Score]] = {}
+        self.seen: dict[str, set[str]] = {}  # by fault: what was so at a patient who was called in for a comparison
         self.cured: dict[str, set[str]] = {}  # of patients with two faults: those that were found
 
     # Admission
@@ -453,7 +455,7 @@ class Clinic:
 
     def _say(self, score: Score, lines: dict[str, tuple[int, str]], target: Illness, patient: Patient) -> None:
         if score.points == 4:
-            print(f"right: 4 of 4. {target.name}, in {target.layer}: {target.looks}.")
+            print(f"right: {patient.name}, 4 of 4. {target.name}, in {target.layer}: {target.looks}.")
             print(f"The cure: {target.cure}.")
             left = [one for one in patient._faults if one.name not in self.cured.get(patient.name, set())]
             if left and len(patient._faults) > 1:
@@ -461,7 +463,7 @@ class Clinic:
             if target.thread and str(target.thread) == patient.name:
                 print(f"What the thread found: {target.thread.found}.")
             return
-        print(f"not yet: {score.points} of 4")
+        print(f"not yet: {patient.name}, {score.points} of 4")
         for name, (points, words) in lines.items():
             print(f"  {name} {points}: {words}")
 
@@ -486,9 +488,13 @@ class Clinic:
     async def _evidence(
         self, given: Sequence[Evidence], target: Illness, vitals: Vitals, told: bool
     ) -> tuple[int, str]:
-        async with twin_of(target) as other:
-            twin = await other.vitals()
-            verdicts = [await _judged(one, vitals, twin) for one in given]
+        if target.twin in self.seen and not any(map(callable, given)):
+            verdicts = [await _judged(one, vitals, self.seen[target.twin]) for one in given]
+        else:
+            async with twin_of(target) as other:
+                twin = await other.vitals()
+                self.seen[target.twin] = {one.name for one in FINDINGS if one.true(twin)}
+                verdicts = [await _judged(one, vitals, self.seen[target.twin], other) for one in given]
         for kind in ("false", "unknown"):
             for verdict, words in verdicts:
                 if verdict == kind:
@@ -576,17 +582,21 @@ def _place(tell: str) -> str:
     return finding.place
 
 
-async def _judged(evidence: Evidence, vitals: Vitals, twin: Vitals) -> tuple[str, str]:
-    """Return what a piece of evidence is worth, in a word and in a sentence: separates, shared, false, unknown."""
+async def _judged(
+    evidence: Evidence, vitals: Vitals, there: AbstractSet[str], twin: Patient | None = None
+) -> tuple[str, str]:
+    """Return what a piece of evidence is worth, in a word and in a sentence: separates, shared, false, unknown. `there`
+    are the names of what is so at the twin."""
     if callable(evidence):
-        return await _tried(evidence, vitals.patient, twin.patient)
+        assert twin is not None, "a function is asked about both"
+        return await _tried(evidence, vitals.patient, twin)
     best, text = "unknown", str(evidence)
     for sentence in [*filter(str.strip, re.split(r"[;.\n]+|\band\b", text)), text]:
         if sentence is text and best != "unknown":
             break
         found = findings_in(sentence)
         here = [one for one in found if one.true(vitals)]
-        if any(not one.true(twin) for one in here):
+        if any(one.name not in there for one in here):
             best = "separates"
         elif here and best != "separates":
             best = "shared"
