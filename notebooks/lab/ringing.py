@@ -102,9 +102,6 @@ class Ringing:
 
     def _act(self, phone: Phone, what: str) -> None:
         self.log(phone.name, what)
-        for handle in self._talking:
-            if handle.cancelled():
-                continue
         if what == "negotiate":
             loop = asyncio.get_running_loop()
             handle = loop.call_later(4 * self.way.delay, lambda: self._connected(phone, handle))
@@ -144,8 +141,13 @@ class Row:
     sender: str = ""  # of what is heard here
 
 
-SILENT = ("hear servers", "hear that", "hear welcome")  # between a person and the room: not between people
-WORDS = {"negotiate": "makes a peer: WebRTC begins", "close": "closes its peer", "media connected": "media connected"}
+SILENT = (
+    "hear servers",
+    "refused hear servers",
+    "hear that",
+    "hear welcome",
+)  # between a person and the room: not between people
+WORDS = {"negotiate": "makes its peer", "close": "closes its peer"}
 
 
 def rows(events: Iterable[loopback.Event]) -> list[Row]:
@@ -170,10 +172,10 @@ def rows(events: Iterable[loopback.Event]) -> list[Row]:
 
 def heard_kind(what: str) -> str:
     """Return the kind of message that an event tells of, "" where it tells of none."""
-    words = re.search(r"\bhear (.*)", what)
+    words = re.search(r"\bhear (\w+)(.*)", what)
     if not words:
         return ""
-    return next((kind for kind in PEOPLE_SAY if re.search(rf"\b{kind}\b", words[1])), "")
+    return words[1] if words[1] in PEOPLE_SAY else "call" if words[2] == " call" else ""  # "another call"
 
 
 def drawn(names: tuple[str, ...], events: Iterable[loopback.Event]) -> Drawing:
@@ -278,16 +280,16 @@ def state_chart() -> Drawing:
     for row, way in enumerate(found):
         y, start, end = HEAD + 22 * (row + 0.5), columns[way.start], columns[way.end]
         canvas.arrow((start, y), (end, y), COLOURS[way.end], 2)
-        words, width = ", ".join(way.happens), text_width(", ".join(way.happens), 11)
-        right, left = WIDTH - max(start, end) - 12, min(start, end) - 12
-        if width < abs(end - start) - 60:
+        words = ", ".join(way.happens)
+        on, right, left = abs(end - start) - 40, WIDTH - max(start, end) - 16, min(start, end) - 16
+        if text_width(words, 11) <= on or on >= max(right, left):
             middle = (start + end) / 2
-        elif right >= left:
-            middle = max(start, end) + 12 + min(width, right - 4) / 2
+            words = shortened(words, on, 11)
         else:
-            middle = min(start, end) - 12 - min(width, left - 4) / 2
-        room = max(abs(end - start) - 60, right - 4, left - 4)
-        canvas.text(middle, y, shortened(words, room, 11), pixels=11, align="center", label=True)
+            words = shortened(words, max(right, left), 11)
+            half = text_width(words, 11) / 2 + 12
+            middle = max(start, end) + half if right >= left else min(start, end) - half
+        canvas.text(middle, y, words, pixels=11, align="center", label=True)
     return Drawing(canvas, f"the ways between the states of CALL_CONTROL: {len(found)}")
 
 

@@ -4,7 +4,7 @@ server = await RoomServer().start()           the server of lab.room_server, in 
 ann = await Person("Ann").join(server.url)    somebody in a room, who notes what they hear
 channels = RoomChannel(ann), RoomChannel(ben) a loopback.Channel each, for a Call
 room = await SharedRoom().start()             Redis and two servers, each a process; where Redis is missing, recorded
-await room.joined(), .cost(), .parting(), .outage()      what the lesson asks of them
+await room.joined(), .cost(), .outage(), .parting()      what the lesson asks of them
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from loopback import CallError, ChannelError
 
 from .draw import Table
 from .room_server import QUIET, REDIS, listening, nothing, room_server
-from .sockets import RUNNING, Kept, end_now, until
+from .sockets import CHANNELS, RUNNING, Kept, end_now, until
 
 __all__ = [
     *("Cost", "Numbered", "Outage", "Person", "Redis", "RoomChannel", "RoomServer", "SharedRoom"),
-    *("by_length", "each_third", "inversions", "order_of", "room_server", "shared"),
+    *("by_length", "clear", "each_third", "in_order", "inversions", "lost_and_back", "order_of", "pair"),
+    *("room_server", "shared"),
 ]
 
 RECORDED = Path(__file__).with_name("rooms_run.json")
@@ -102,6 +103,11 @@ class Person(Kept):
     def words(self) -> list[str]:
         """What was heard, without the messages' texts and without the connection's own events."""
         return [one.what for one in self.heard if one.what not in ("connect", "disconnect")]
+
+    @property
+    def connections(self) -> int:
+        """How many times the client has connected."""
+        return sum(one.what == "connect" for one in self.heard)
 
     @property
     def texts(self) -> list[str]:
@@ -168,10 +174,19 @@ class RoomServer(Kept):
     async def start(self) -> Self:
         """Listen on a free port, after die() on the one it had."""
         await self.keep()
-        self._runner = await listening(room_server(**self.options), self.port)
+        # engineio leaves a task for each socket behind, asleep until the next ping: 25 s unless told otherwise
+        self.server = room_server(**{"ping_interval": 1} | self.options)
+        self._runner = await listening(self.server, self.port)
         self.port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self
+
+    @classmethod
+    def port_now(cls) -> int:
+        """The port of the lesson's present server."""
+        one = cls.open[cls.__name__]
+        assert isinstance(one, RoomServer)
+        return one.port
 
     async def die(self) -> None:
         """End all at once and without a word, as a process does that is killed."""
@@ -185,7 +200,40 @@ class RoomServer(Kept):
         self.forget()
         if self._runner:
             runner, self._runner = self._runner, None
+            await self.server.shutdown()
             await runner.cleanup()
+
+
+async def pair(**options: Any) -> tuple[Person, Person]:
+    """Return Ann and Ben in a room of a new server with these options."""
+    server = await RoomServer(**options).start()
+    return await Person("Ann").join(server.url), await Person("Ben").join(server.url)
+
+
+async def lost_and_back(*, rejoins: bool = False) -> tuple[Person, Person, bool]:
+    """Return Ann and Ben after their server was lost and came back, and both with it; and whether Ann's connection has
+    its old name."""
+    server = await RoomServer().start()
+    people = [Person(name, again=True, rejoins=rejoins) for name in ("Ann", "Ben")]
+    ann, ben = [await person.join(server.url) for person in people]
+    before = ann.sid
+    await server.die()
+    for person in people:
+        await person.hears("disconnect")
+    await server.start()
+    for person in people:
+        await until(lambda one=person: one.connections == 2, f"{person.name} does not come back")
+    if rejoins:
+        await until(lambda: len(ann.words) + len(ben.words) == 4, "not both are in the room again")
+    return ann, ben, ann.sid == before
+
+
+async def clear() -> None:
+    """Close all that the lesson has open of lab.sockets and lab.rooms."""
+    for one in list(Kept.open.values()):
+        await one.close()
+    while CHANNELS:
+        await CHANNELS.popitem()[1].close()
 
 
 # ---- What overtakes --------------------------------------------------------------------------------------------------
@@ -215,6 +263,11 @@ async def order_of(count: int, look_up: Callable[[str], Awaitable[None]] = nothi
     finally:
         for one in (ann, ben, server):
             await one.close()
+
+
+def in_order(arrived: list[int]) -> list[int]:
+    """Return, of the numbers that have come, those before which none is missing, in order."""
+    return [number for number in sorted(arrived) if set(range(1, number)) <= set(arrived)]
 
 
 def inversions(numbers: Sequence[int]) -> int:
@@ -483,7 +536,8 @@ async def record(when: str) -> None:
         found["parting"] = await room.parting()
     finally:
         await room.close()
-    RECORDED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(answer)}" for name, answer in found.items())
+    RECORDED.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
 def shared(heard: dict[str, str], title: str = "heard") -> Table:

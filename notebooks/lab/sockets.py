@@ -87,12 +87,20 @@ class SocketChannel:
         await self.session.close()
 
 
-async def connect(url: str, name: str, **headers: str) -> SocketChannel:
-    """Return a channel to whoever else is at the server, there under that name. Raises CallError where it refuses, or
-    no server is there."""
+CHANNELS: dict[str, SocketChannel] = {}  # of the lesson, by name
+
+
+async def connect(url: str, name: str, *, keep: bool = True, **headers: str) -> SocketChannel:
+    """Return a channel to whoever else is at the server, there under that name; the lesson's older one of that name is
+    closed. Raises CallError where the server refuses, or none is there."""
+    if keep and (other := CHANNELS.pop(name, None)):
+        await other.close()
     session = aiohttp.ClientSession()
     try:
-        return SocketChannel(await session.ws_connect(f"{url}/{name}", headers=headers), session)
+        channel = SocketChannel(await session.ws_connect(f"{url}/{name}", headers=headers), session)
+        if keep:
+            CHANNELS[name] = channel
+        return channel
     except aiohttp.ClientError as error:
         await session.close()
         why = f"it answers {error.status}" if isinstance(error, aiohttp.WSServerHandshakeError) else str(error)
@@ -249,7 +257,7 @@ class Caller(Kept):
     @classmethod
     async def at(cls, url: str, *, keep: bool = True, **options: Any) -> Self:
         """Return a caller whose channel leads to that server."""
-        one = cls(await connect(url, "pc1"), **options)
+        one = cls(await connect(url, "pc1", keep=keep), **options)
         if keep:
             await one.keep()
         return one
