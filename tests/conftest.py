@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,26 @@ def run(scenario: Coroutine[Any, Any, Any], seconds: float = 20) -> Any:
             return await scenario
 
     return asyncio.run(limited())
+
+
+def run_at_once(scenario: Callable[..., Coroutine[Any, Any, Any]], cases: Iterable[Any], seconds: float = 20) -> None:
+    """Run a scenario with each of these cases (a tuple is its arguments) in one loop, for most of the time each only
+    waits. Fail with all that fail, each with its case."""
+
+    async def named(case: Any) -> Exception | None:
+        try:
+            await scenario(*case if isinstance(case, tuple) else (case,))
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            error.add_note(f"case: {case}")
+            return error
+        return None
+
+    async def together() -> None:
+        failed = [error for error in await asyncio.gather(*map(named, cases)) if error]
+        if failed:
+            raise ExceptionGroup(f"{len(failed)} cases fail", failed)
+
+    run(together(), seconds)
 
 
 def environment(**changes: str) -> dict[str, str]:

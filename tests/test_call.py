@@ -21,7 +21,7 @@ import pytest
 from aiortc import RTCRtpReceiver, RTCRtpTransceiver
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
-from conftest import run
+from conftest import run, run_at_once
 from faults import Edit, Keeping, as_sent, calling, changed, check_arrived, clock, logged, pictures, wires, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,11 +47,11 @@ from loopback import (
 # ---- What arrives is what was sent -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("marker_bit", [True, False], ids=["marker", "stock"])
-@pytest.mark.parametrize("size", [(160, 120), (161, 121), (320, 240)], ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
-def test_the_pictures_that_arrive_are_the_pictures_sent(codec: str, size: tuple[int, int], marker_bit: bool) -> None:
-    async def scenario() -> None:
+def test_the_pictures_that_arrive_are_the_pictures_sent(codec: str) -> None:
+    """In an even, an odd and a larger size, from both jitter buffers."""
+
+    async def scenario(size: tuple[int, int], marker_bit: bool) -> None:
         source = Keeping(*size, 30)
         call = Call(source, codec=codec, marker_bit=marker_bit)
         received: list[Picture] = []
@@ -73,7 +73,7 @@ def test_the_pictures_that_arrive_are_the_pictures_sent(codec: str, size: tuple[
         assert (call.meter.received, call.meter.misread) == (len(received), 0)
         assert call.pc2.picture is received[-1]
 
-    run(scenario())
+    run_at_once(scenario, itertools.product([(160, 120), (161, 121), (320, 240)], [True, False]))
 
 
 def test_only_the_time_code_is_drawn_into_the_sources_picture() -> None:
@@ -467,9 +467,9 @@ def one_digit(line: str) -> str:
     return f"{start} {'1' if value[0] == '0' else '0'}{value[1:]}"
 
 
-def sides(edit: Edit) -> list[Any]:
-    edits = {"pc1": (edit, as_sent), "pc2": (as_sent, edit), "both": (edit, edit)}
-    return [pytest.param(edits[name], id=name) for name in edits]
+def sides(edit: Edit) -> list[tuple[Edit, Edit]]:
+    """Return what pc1 and pc2 say where one of them, or both, are edited."""
+    return [(edit, as_sent), (as_sent, edit), (edit, edit)]
 
 
 async def failing(call: Call) -> str:
@@ -489,29 +489,29 @@ async def running(call: Call) -> None:
     await pictures(call, 10_000)
 
 
-@pytest.mark.parametrize("edits", sides(changed("a=fingerprint", one_digit)))
-def test_a_wrong_fingerprint_shows_no_picture(edits: tuple[Edit, Edit]) -> None:
-    async def scenario() -> None:
-        async with calling(channels=wires(*edits), deadline=10) as call:
+def test_a_wrong_fingerprint_shows_no_picture() -> None:
+    async def scenario(pc1_says: Edit, pc2_says: Edit) -> None:
+        async with calling(channels=wires(pc1_says, pc2_says), deadline=10) as call:
             text = await failing(call)
             assert "fingerprint" in text
             assert "DTLS failed" in text
             assert "ICE checks go unanswered" not in text
 
-    run(scenario())
+    run_at_once(scenario, sides(changed("a=fingerprint", one_digit)))
 
 
-@pytest.mark.parametrize("edits", sides(changed("a=ice-pwd", lambda line: "a=ice-pwd:" + "x" * 22 + "\r\n")))
-def test_a_wrong_ice_password_is_named(edits: tuple[Edit, Edit]) -> None:
-    async def scenario() -> None:
-        async with calling(channels=wires(*edits), deadline=0.6) as call:
+def test_a_wrong_ice_password_is_named() -> None:
+    wrong = changed("a=ice-pwd", lambda line: "a=ice-pwd:" + "x" * 22 + "\r\n")
+
+    async def scenario(pc1_says: Edit, pc2_says: Edit) -> None:
+        async with calling(channels=wires(pc1_says, pc2_says), deadline=0.6) as call:
             text = await failing(call)
             assert text.startswith("not connected after 0.6 s")
             assert "ICE checks go unanswered" in text
             assert "ICE password" in text
             assert "ICE checking" in text
 
-    run(scenario())
+    run_at_once(scenario, sides(wrong))
 
 
 def test_candidates_lost_both_ways_are_named() -> None:
@@ -525,13 +525,11 @@ def test_candidates_lost_both_ways_are_named() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("wait", [0, 0.3])
-@pytest.mark.parametrize("edits", sides(without("candidate"))[:2])
-def test_candidates_lost_one_way_are_learned_or_missed(edits: tuple[Edit, Edit], wait: float) -> None:
+def test_candidates_lost_one_way_are_learned_or_missed() -> None:
     # Who has been told of no candidate gives up with the end of candidates, unless a check has come by then, which
     # tells where it comes from (RFC 8445, section 7.3.1.3). Then the call is as good as any other.
-    async def scenario() -> None:
-        async with calling(channels=wires(*edits), deadline=1) as call:
+    async def scenario(pc1_says: Edit, pc2_says: Edit, wait: float) -> None:
+        async with calling(channels=wires(pc1_says, pc2_says), deadline=1) as call:
             failure = ""
             try:
                 for step in call.steps:
@@ -546,23 +544,14 @@ def test_candidates_lost_one_way_are_learned_or_missed(edits: tuple[Edit, Edit],
                 else ("127.0.0.1:" in call.pc1.selected_pair.local and call.meter.misread == 0)
             )
 
-    run(scenario())
+    one_way = sides(without("candidate"))[:2]
+    run_at_once(scenario, [(*edits, wait) for edits in one_way for wait in (0, 0.1)])
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "in turns"])
-@pytest.mark.parametrize(
-    ("edits", "who", "missing"),
-    [
-        ((without("offer"), as_sent), "pc2", "offer"),
-        ((as_sent, without("answer")), "pc1", "answer"),
-        ((without("end-of-candidates"), as_sent), "pc2", "candidate"),
-        ((as_sent, without("candidate", "end-of-candidates")), "pc1", "candidate"),
-    ],
-    ids=["offer", "answer", "end", "candidates"],
-)
-def test_a_message_that_never_comes_is_named(edits: tuple[Edit, Edit], who: str, missing: str, at_once: bool) -> None:
-    async def scenario() -> None:
-        async with calling(channels=wires(*edits), deadline=0.5) as call:
+def test_a_message_that_never_comes_is_named(at_once: bool) -> None:
+    async def scenario(pc1_loses: tuple[str, ...], pc2_loses: tuple[str, ...], who: str, missing: str) -> None:
+        async with calling(channels=wires(without(*pc1_loses), without(*pc2_loses)), deadline=0.5) as call:
             with pytest.raises(CallError) as caught:
                 await call.run(None if at_once else call.steps)
             text = str(caught.value)
@@ -573,32 +562,29 @@ def test_a_message_that_never_comes_is_named(edits: tuple[Edit, Edit], who: str,
             assert text.endswith(f"Likely cause: {who} still waits for the {awaited}"), text
             assert text.count("signalling ") == 2
 
-    run(scenario())
+    cases = [
+        (("offer",), (), "pc2", "offer"),
+        ((), ("answer",), "pc1", "answer"),
+        (("end-of-candidates",), (), "pc2", "candidate"),
+        ((), ("candidate", "end-of-candidates"), "pc1", "candidate"),
+    ]
+    run_at_once(scenario, cases)
 
 
 def test_no_common_codec_is_named_and_soon() -> None:
     # Another offer may still come, but not for long: the text comes after a second, not after the whole deadline.
-    async def scenario() -> None:
-        edit = changed("a=rtpmap:97 ", lambda line: line.replace("VP8", "VP9"))
-        async with calling(channels=wires(edit), deadline=30) as call:
+    other = changed("a=rtpmap:97 ", lambda line: line.replace("VP8", "VP9"))
+
+    async def scenario(edits: tuple[Edit, Edit], kind: str, who: str) -> None:
+        async with calling(channels=wires(*edits), deadline=30) as call:
             async with asyncio.timeout(10):
                 text = await failing(call)
-            (refused,) = logged(call, "refused offer", "pc2")
+            (refused,) = logged(call, f"refused {kind}", who)
             assert refused.detail == "no video codec in common"
-            assert "offer refused by pc2: no video codec in common" in text
+            assert f"{kind} refused by {who}: no video codec in common" in text
 
-    run(scenario())
-
-
-def test_an_answer_without_a_common_codec_is_named_and_soon() -> None:
-    async def scenario() -> None:
-        edit = changed("a=rtpmap:97 ", lambda line: line.replace("VP8", "VP9"))
-        async with calling(channels=wires(as_sent, edit), deadline=30) as call:
-            async with asyncio.timeout(10):
-                text = await failing(call)
-            assert "answer refused by pc1: no video codec in common" in text
-
-    run(scenario())
+    offered, answered, _ = sides(other)
+    run_at_once(scenario, [(offered, "offer", "pc2"), (answered, "answer", "pc1")])
 
 
 def test_what_was_refused_long_ago_is_not_blamed() -> None:
@@ -634,14 +620,15 @@ class Sluggish:
         return text
 
 
-@pytest.mark.parametrize("seconds", [0.3, 3600], ids=["every message late", "a message never sent"])
-def test_the_deadline_is_kept_by_the_whole_call(seconds: float) -> None:
-    async def scenario() -> None:
+def test_the_deadline_is_kept_by_the_whole_call() -> None:
+    """Where every message is late, and where one is never sent."""
+
+    async def scenario(seconds: float) -> None:
         one, two = memory_channel()
         async with calling(channels=(Sluggish(one, seconds), Sluggish(two, seconds)), deadline=0.7) as call:
             assert "after 0.7 s" in await failing(call)
 
-    run(scenario(), 8)  # a step of its own, each 0.7 s and more, would not be over by then
+    run_at_once(scenario, [0.3, 3600], 8)  # a step of its own, each 0.7 s and more, would not be over by then
 
 
 def test_hanging_up_during_set_up_is_heard() -> None:
@@ -874,19 +861,17 @@ def silence(peer: Peer) -> None:
         protocol.send_stun = lambda *_: None  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("name", ["pc1", "pc2"])
-def test_a_peer_that_falls_silent_is_named(name: str) -> None:
-    async def scenario() -> None:
+def test_a_peer_that_falls_silent_is_named() -> None:
+    async def scenario(name: str, other: str) -> None:
         async with calling() as call:
             await call.run()
             attentive(call)
             silence(getattr(call, name))
-            other = {"pc1": "pc2", "pc2": "pc1"}[name]
             words = f"^the other side vanished: {other} got no datagram for 1.6 s, and no bye$"
             with pytest.raises(CallError, match=words):
                 await pictures(call, 10_000)
 
-    run(scenario())
+    run_at_once(scenario, [("pc1", "pc2"), ("pc2", "pc1")])
 
 
 def test_a_peer_whose_sockets_die_is_noticed() -> None:
@@ -937,9 +922,8 @@ async def hold_up() -> None:
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("lost", ["offer", "answer"])
-def test_a_busy_machine_is_named_with_what_helps(lost: str) -> None:
-    async def scenario() -> None:
+def test_a_busy_machine_is_named_with_what_helps() -> None:
+    async def scenario(lost: str) -> None:
         async with calling(channels=wires(without(lost), without(lost)), deadline=2) as call:
             busy = asyncio.create_task(hold_up())
             try:
@@ -951,7 +935,7 @@ def test_a_busy_machine_is_named_with_what_helps(lost: str) -> None:
             assert "--size" in text
             assert "pc1: signalling have-local-offer" in text
 
-    run(scenario())
+    run_at_once(scenario, ["offer", "answer"])
 
 
 def test_a_machine_that_is_not_busy_is_not_blamed() -> None:
