@@ -33,14 +33,36 @@ from .sctp import SctpTap
 from .wire import Datagram, Forward, Later, Tap
 
 __all__ = [
-    *("CHUNK", "DataCall", "Inbox", "LoseMessages", "Race", "Transfer"),
-    *("a_sound", "announced", "as_jpeg", "as_wav", "data_call", "race", "race_chart", "race_table", "send_file"),
-    *("someone_ends", "sound_chart", "transfer", "transfer_chart", "until"),
+    *("CHUNK", "IN_A_BROWSER", "DataCall", "Inbox", "LoseMessages", "Race", "Transfer"),
+    *("a_sound", "announced", "as_jpeg", "as_wav", "data_call", "delivered", "ended_by", "nearest", "race"),
+    *("race_chart", "race_table", "send_file", "someone_ends", "sound_chart", "transfer", "transfer_chart", "until"),
 ]
 
 Handed = Callable[[int], object]
 CHUNK = 16_384  # bytes: one message of a file
 HIGH, LOW = 262_144, 65_536  # bytes waiting: stop at more than that, go on at that
+
+IN_A_BROWSER: dict[str, tuple[str, str]] = {  # what is shown beside them: the code, and a sentence
+    "take": (
+        """\
+pc2.ondatachannel = ({channel}) => {
+  channel.binaryType = 'arraybuffer';
+  channel.onmessage = ({data}) => inbox.push(data);
+};""",
+        "Bytes come as bytes here, in a browser as ArrayBuffer or Blob: say which. There events are objects.",
+    ),
+    "send_file": (
+        """\
+channel.bufferedAmountLowThreshold = LOW;
+for (let start = 0; start < data.byteLength; start += CHUNK) {
+  if (channel.bufferedAmount > HIGH)
+    await new Promise(go => channel.addEventListener(
+      'bufferedamountlow', go, {once: true}));
+  channel.send(data.slice(start, start + CHUNK));
+}""",
+        "The same. Without the look at a channel that closes meanwhile, either one would wait for ever.",
+    ),
+}
 
 
 async def until(reached: Callable[[], Any], within: float = 5.0) -> None:
@@ -48,6 +70,11 @@ async def until(reached: Callable[[], Any], within: float = 5.0) -> None:
     async with asyncio.timeout(within):
         while not reached():
             await asyncio.sleep(0.002)
+
+
+def nearest(value: float, *choices: float) -> float:
+    """Return that of the choices which is nearest: what of a measurement is the same on every run."""
+    return min(choices, key=lambda choice: abs(choice - value))
 
 
 class Inbox(list[str | bytes]):
@@ -315,6 +342,11 @@ class Transfer:
         """From the first byte handed over to the last one that arrived."""
         return self.arrived[-1][0] - self.handed[0][0]
 
+    @property
+    def meanwhile(self) -> int:
+        """Bytes that had arrived when the last ones were handed over."""
+        return max((size for t, size in self.arrived if t <= self.handed[-1][0]), default=0)
+
     def __repr__(self) -> str:
         speed = self.size / self.seconds / 1e6
         return (
@@ -416,6 +448,17 @@ def as_wav(samples: np.ndarray[Any, np.dtype[np.int16]], rate: int = 48_000) -> 
     return file.getvalue()
 
 
+async def delivered(*messages: str | bytes) -> Inbox:
+    """Return what pc2 has received after pc1 has sent these messages on a new channel."""
+    call = await data_call()
+    try:
+        for message in messages:
+            call.channel.send(message)
+        return await call.inbox.expect(len(messages))
+    finally:
+        await call.close()
+
+
 def sound_chart(wav: bytes) -> Image:
     """Draw the sound in a WAV file."""
     with wave.open(io.BytesIO(wav)) as file:
@@ -472,6 +515,23 @@ async def announced(label: str) -> str:
             return f"{told}; pc2 closed its connection: {heard.last}" if gone() else told
         finally:
             await call.close()
+
+
+async def ended_by(how: str, messages: int = 300) -> int:
+    """Send messages of 1,000 bytes on a new channel, end it by "pc.close()" or "channel.close()" without a pause, and
+    return how many have arrived when pc2's end is closed."""
+    call = await data_call()
+    try:
+        for _ in range(messages):
+            call.channel.send(bytes(1000))
+        if how == "pc.close()":
+            await call.pc1.pc.close()
+        else:
+            call.channel.close()
+        await until(lambda: call.inbox.channel.readyState == "closed")
+        return len(call.inbox)
+    finally:
+        await call.close()
 
 
 async def someone_ends() -> SctpTap:

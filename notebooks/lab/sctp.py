@@ -27,7 +27,7 @@ from .draw import HUES, INK, SOFT, WIDTH, Canvas, Drawing, Moment, Table, shorte
 from .packets import DRAWN, Decoded, MalformedError, Reader, name_of, table_of
 from .wire import Datagram, Tap
 
-__all__ = ["Packet", "SctpTap", "decode_sctp", "exchange"]
+__all__ = ["Packet", "SctpTap", "decode_sctp", "exchange", "message_of"]
 
 # What differs from run to run, for hexdump().
 DRAWN["SCTP"] = {
@@ -67,6 +67,14 @@ def decode_sctp(data: bytes) -> Decoded:
         decoded.summary = " + ".join(said)
     except MalformedError as error:
         decoded.malformed, decoded.summary = str(error), f"malformed SCTP: {error}"
+    return decoded
+
+
+def message_of(packet: Packet) -> Decoded:
+    """Return the fields of a packet's message alone: its PPID, and what follows up to the padding."""
+    decoded = decode_sctp(packet.data)
+    names = [field.name for field in decoded]
+    decoded.fields = decoded.fields[names.index("PPID") : names.index("padding") if "padding" in names else None]
     return decoded
 
 
