@@ -12,24 +12,19 @@ rendering twice changes nothing but pictures.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 import copy
-import gc
 import hashlib
 import itertools
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import cv2
@@ -44,6 +39,7 @@ from nbformat.v4 import new_code_cell
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 60  # for one cell
+LAST = "from left_open import left_open; [print(thing) for thing in await left_open()];"
 TRIES, BUSY = 4, "no verdict: this machine is too busy"  # the words of lab.steady
 UNSEEN = "unseen"  # the tag of cells that a test puts in
 STILL = "LAB_STILL"  # tells lab that nobody is there to move a slider: see lab/slider.py
@@ -199,7 +195,7 @@ def until_quiet(patience: float = 60.0) -> None:
 
 def execute_once(notebook: NotebookNode, folder: Path) -> list[NotebookNode]:
     """Run the notebook as it is, once; return the cells that were taken out."""
-    notebook.cells.append(new_code_cell(f"import sys; sys.path.append({str(HERE)!r}); import render; {LAST}"))
+    notebook.cells.append(new_code_cell(f"import sys; sys.path.append({str(HERE)!r}); {LAST}"))
     client = NotebookClient(
         notebook,
         timeout=SECONDS,
@@ -272,57 +268,6 @@ def normalise(notebook: NotebookNode) -> None:
 def fingerprint(cell: NotebookNode) -> str:
     """Return what a rendered cell has as its id: a hash of its source. One that was edited since has another."""
     return hashlib.sha256(cell.source.encode()).hexdigest()[:12]
-
-
-# ---- Left open -------------------------------------------------------------------------------------------------------
-
-LAST = "[print(thing) for thing in await render.left_open()];"
-FRONT_END = ("ipykernel", "IPython", "tornado", "zmq", "jupyter_client")
-
-
-async def left_open(patience: float = 1.0) -> list[str]:
-    """Return what a lesson has not closed, after giving it that many seconds. Runs in the lesson's kernel."""
-    until = time.monotonic() + patience
-    while (left := sorted(set(open_now()))) and time.monotonic() < until:
-        await asyncio.sleep(0.02)
-    return left
-
-
-def open_now() -> Iterator[str]:
-    """Yield the name of each open call, task, socket, thread and child process, and of each function still replaced."""
-    for thing in gc.get_objects():
-        kind = type(thing)
-        if kind.__module__ == "loopback" and kind.__name__ == "Call" and not thing.closed:
-            yield "a Call"
-        elif kind.__name__ == "RTCPeerConnection" and thing.connectionState != "closed":
-            yield "an RTCPeerConnection"
-        elif issubclass(kind, socket.socket) and thing.family != socket.AF_UNIX and thing.fileno() >= 0:
-            yield f"the socket of {thing.getsockname()[0]}, {thing.type.name}"
-    for task in asyncio.all_tasks():
-        code = getattr(task.get_coro(), "cr_code", None)
-        if code is not None and not set(Path(code.co_filename).parts) & set(FRONT_END):
-            yield f"the task {code.co_qualname}"
-    for thread in threading.enumerate():
-        if thread.name.startswith("source "):
-            yield f"the thread {thread.name}"
-    for child in psutil.Process().children(recursive=True):
-        yield f"the process {child.name()}"
-    yield from replaced()
-
-
-def replaced() -> Iterator[str]:
-    """Yield each function of aioice and aiortc that a lesson, lab or loopback has put another in place of."""
-    ours = (str(HERE), str(HERE.parent / "loopback.py"))
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in ("aioice", "aiortc"):
-            kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == name]
-            for holder, path in [(module, name), *((kind, f"{name}.{kind.__name__}") for kind in kinds)]:
-                for attribute, function in vars(holder).items():
-                    function = getattr(function, "__func__", function)  # of a static or class method
-                    if isinstance(function, FunctionType):
-                        file = function.__code__.co_filename
-                        if "ipykernel" in file or (file.startswith(ours) and "site-packages" not in file):
-                            yield f"{path}.{attribute} is replaced"
 
 
 # ---- Compare ---------------------------------------------------------------------------------------------------------

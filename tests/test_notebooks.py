@@ -337,6 +337,7 @@ def test_where_this_machine_was_too_busy_the_lesson_is_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render, "until_quiet", lambda: None)
+    monkeypatch.setattr(render, "TRIES", 2)
     counted = tmp_path / "runs"
     count = f"from pathlib import Path\nPath({str(counted)!r}).open('a').write('x')"
     say = f"import os\nprint('no verdict: this machine is too busy' if os.stat({str(counted)!r}).st_size < 2 else 5)"
@@ -346,7 +347,7 @@ def test_where_this_machine_was_too_busy_the_lesson_is_run_again(
     assert counted.read_text() == "xx"
     busy = "print('happened: 5   no verdict: this machine is too busy: of 2.0 s')"
     found = refused(tmp_path / "busy.ipynb", busy)
-    assert found.endswith("measured nothing in 4 runs: this machine is too busy")
+    assert found.endswith("measured nothing in 2 runs: this machine is too busy")
 
 
 def test_the_words_of_a_busy_clock_are_those_that_are_looked_for() -> None:
