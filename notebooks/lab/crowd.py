@@ -7,7 +7,7 @@ Work()                           while entered, counts what is encoded and decod
 await star(3)                    one publisher, a connection and an encoder for each viewer
 await mesh(4)                    everybody with everybody
 work_table(costs), effort(costs) what they cost, as a table and as a figure
-layers()                         one camera encoded in three sizes, as simulcast does
+three_sizes()                         one camera encoded in three sizes, as simulcast does
 """
 
 from __future__ import annotations
@@ -51,7 +51,19 @@ from .draw import HUES, Table, chart, still
 from .wire import Tap
 
 __all__ = [
-    *("Camera", "Cost", "Layer", "Work", "dots", "effort", "layers", "left_behind", "mesh", "numbers_seen", "star"),
+    *(
+        "Camera",
+        "Cost",
+        "Encoding",
+        "Work",
+        "dots",
+        "effort",
+        "three_sizes",
+        "left_behind",
+        "mesh",
+        "numbers_seen",
+        "star",
+    ),
     "work_table",
 ]
 
@@ -319,7 +331,7 @@ def _readable(calls: list[Call]) -> int:
     return sum(len(track.meter.delays) for track in _tracks(calls))
 
 
-class Layer(NamedTuple):
+class Encoding(NamedTuple):
     """One encoding of a camera."""
 
     rid: str  # its name in the SDP (RFC 8851)
@@ -331,7 +343,7 @@ class Layer(NamedTuple):
         return f"{self.rid}: {self.size}, ≈{self.kbps:.0f} kbit/s, ≈{self.ms:.1f} ms of the processor a picture"
 
 
-def layers(pictures: int = 30) -> list[Layer]:
+def three_sizes(pictures: int = 30) -> list[Encoding]:
     """Encode a second of one camera in three sizes, each with an encoder of its own, and return what they take."""
     view, found = SyntheticSource(640, 480, 30), []
     for rid, part, target in (("f", 1, 1_500_000), ("h", 2, 500_000), ("q", 4, 250_000)):
@@ -346,7 +358,7 @@ def layers(pictures: int = 30) -> list[Layer]:
             spent += time.process_time() - began
             sent += sum(map(len, payloads))
         found.append(
-            Layer(rid, f"{640 // part}x{480 // part}", sent * 8 * 30 / pictures / 1000, spent * 1000 / pictures)
+            Encoding(rid, f"{640 // part}x{480 // part}", sent * 8 * 30 / pictures / 1000, spent * 1000 / pictures)
         )
     return found
 

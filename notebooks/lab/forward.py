@@ -128,6 +128,10 @@ class Server:
         peer.tasks.append(asyncio.create_task(leg.run()))
         return leg
 
+    def listen_to(self, leg: Call) -> None:
+        """Pass on a viewer's requests for a key picture, from now on."""
+        private.on_key_request(leg.pc1.pc.getSenders()[0], self.ask_for_key)
+
     def ask_for_key(self) -> None:
         """Ask the publisher for a key picture, with the next packet that comes in."""
         self.inside.key_wanted = True

@@ -79,7 +79,7 @@ register_quiz(
         look="One more track: an m-line, so an offer",
     ),
     Question(
-        "Two video tracks over one connection between two aiortc peers; after a lost packet one of them stands still. Why?",
+        "Two video tracks over one aiortc connection; after one lost packet one of them stands still. Why?",
         (
             "the network is too slow for two",
             "the repair came on a stream that the receiver could not tell whose it is",
