@@ -21,7 +21,7 @@ import inspect
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import EllipsisType
@@ -35,7 +35,7 @@ from . import private
 from .check import Mistake, blamed, unanswered
 from .clinic_evidence import FINDINGS, Vitals, changes, counted, error_of, findings_in, is_black
 from .clinic_faults import BOOK, ENOUGH, ILLNESSES, LAYERS, NOTHING, RATE, SIZE, Illness, named
-from .draw import Table, chart, still
+from .draw import INK, Table, chart, still
 from .faults import Edit, FaultyChannel, double
 from .private import Waiting
 from .wire import Tap
@@ -44,7 +44,8 @@ __all__ = ["Clinic", "Patient", "clinic"]
 
 TICK = 0.02  # s; a busy machine makes it longer, so what is counted in ticks is never too short
 PATIENCE = 1000  # ticks until a fault must have shown
-WINDOW = 20  # ticks of the moment that vitals() looks at
+LEAD, WINDOW = 6, 18  # ticks until a call that rested is awake, and of the moment that vitals() looks at
+PAUSE = 15  # ticks without a new picture: then it stands
 Evidence = str | Callable[["Patient"], Any]
 
 
@@ -81,6 +82,7 @@ class Patient:
     def __init__(self, name: str, faults: Sequence[Illness], edits: Sequence[Edit] = ()) -> None:
         self.name, self._faults = name, tuple(faults)
         self.ticks = self.connected_ticks = self.still = self.made_still = 0
+        self.pauses = 0  # how often the picture stood, and went on
         self.nurses: list[asyncio.Task[None]] = []  # of the faults: they end with the patient
         self._acts = [fault.act for fault in faults if fault.act]
         one, two = asyncio.Queue[str](), asyncio.Queue[str]()
@@ -103,6 +105,8 @@ class Patient:
     async def vitals(self) -> Vitals:
         """Return what all instruments show, on one page. Takes half a second: some show what changes."""
         self._check_open()
+        for _ in range(LEAD):
+            await self._tick()
         begun, made, shown = len(self.tap.datagrams), self.call.meter.sent, self.call.meter.received
         for _ in range(WINDOW):
             await self._tick()
@@ -238,6 +242,7 @@ class Patient:
         self.connected_ticks = self.connected_ticks + 1 if connected else 0
         made, shown = self.call.meter.sent, self.call.meter.received
         self.made_still = self.made_still + 1 if made == self._counts[0] and made else 0
+        self.pauses += self.still >= PAUSE and shown != self._counts[1]
         self.still = self.still + 1 if shown == self._counts[1] and shown else 0
         self._counts = made, shown
 
@@ -349,6 +354,10 @@ class Score:
 # ---- The clinic ------------------------------------------------------------------------------------------------------
 
 
+MOST = 12  # patients in the chart
+COLOURS = {"layer": "#9fb3c8", "cause": "#5b8def", "evidence": "#2e9e6b"}
+
+
 class Clinic:
     """Admits patients, grades diagnoses, and keeps the record of a learner. Whoever is admitted sends the last one
     home."""
@@ -356,6 +365,7 @@ class Clinic:
     def __init__(self) -> None:
         self.here: list[Patient] = []
         self.records: dict[str, list[Score]] = {}
+        self.found: set[str] = set()  # the faults whose diagnosis had all points
         self.seen: dict[str, set[str]] = {}  # by fault: what was so at a patient who was called in for a comparison
         self.cured: dict[str, set[str]] = {}  # of patients with two faults: those that were found
 
@@ -446,8 +456,23 @@ class Clinic:
         score = Score(*(points for points, _ in lines.values()))
         self.records.setdefault(patient.name, []).append(score)
         if score.points == 4:
+            self.found.add(target.name)
             self.cured.setdefault(patient.name, set()).add(target.name)
         self._say(score, lines, target, patient)
+
+    @contextlib.asynccontextmanager
+    async def _twin_of(self, illness: Illness) -> AsyncIterator[Patient]:
+        """Give a patient with the fault that looks most like this one: who is here, or comes for the comparison."""
+        twin = ILLNESSES[illness.twin]
+        here = next((one for one in self.here if one._faults == (twin,)), None)
+        other = here or Patient(twin.name, (twin,))
+        try:
+            if other is not here:
+                await begun([other])
+            yield other
+        finally:
+            if other is not here:
+                await other.close()
 
     def _open_fault(self, patient: Patient) -> Illness:
         found = self.cured.get(patient.name, set())
@@ -491,7 +516,7 @@ class Clinic:
         if target.twin in self.seen and not any(map(callable, given)):
             verdicts = [await _judged(one, vitals, self.seen[target.twin]) for one in given]
         else:
-            async with twin_of(target) as other:
+            async with self._twin_of(target) as other:
                 twin = await other.vitals()
                 self.seen[target.twin] = {one.name for one in FINDINGS if one.true(twin)}
                 verdicts = [await _judged(one, vitals, self.seen[target.twin], other) for one in given]
@@ -526,25 +551,45 @@ class Clinic:
         return Table(("fault", "what tells it", "its double", "what tells that"), groups, (14, 36, 14, 36))
 
     def chart(self) -> Image:
-        """Draw the points of every patient that was diagnosed: the last try, and how many tries there were."""
-        figure, axes = chart(max(170, 64 + 30 * max(len(self.records), 3)))
-        axes.set_xlabel("points of the last diagnosis")
-        axes.set_xlim(0, 4.6)
-        axes.set_xticks(range(5))
-        colours = {"layer": "#9fb3c8", "cause": "#5b8def", "evidence": "#2e9e6b"}
-        for row, tries in enumerate(self.records.values()):
-            left = 0
-            for part, colour in colours.items():
-                points = getattr(tries[-1], part)
-                axes.barh(row, points, left=left, height=0.6, color=colour)
-                left += points
-            axes.text(left + 0.06, row, f"{len(tries)} {'try' if len(tries) == 1 else 'tries'}", va="center")
-        for part, colour in colours.items():
-            axes.barh(0, 0, color=colour, label=part)
-        axes.set_yticks(range(len(self.records)), list(self.records))
-        axes.invert_yaxis()
-        axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+        """Draw how far one is. Left the points of the patients diagnosed last, with the number of tries; right the
+        faults of each layer, a square each, filled where a diagnosis had all four points."""
+        figure, axes = chart(330)
+        grid = figure.add_gridspec(1, 2, width_ratios=(5, 4))
+        axes.set_subplotspec(grid[0])
+        self._draw_tries(axes)
+        right = figure.add_subplot(grid[1], facecolor="none")
+        right.spines[:].set_visible(False)
+        self._draw_layers(right)
         return still(figure)
+
+    def _draw_tries(self, axes: Any) -> None:
+        latest = list(self.records.items())[-MOST:]
+        for row, (_, tries) in enumerate(latest):
+            left = 0
+            for part, colour in COLOURS.items():
+                axes.barh(row, getattr(tries[-1], part), left=left, height=0.6, color=colour)
+                left += getattr(tries[-1], part)
+            axes.text(left + 0.06, row, f"{len(tries)} {'try' if len(tries) == 1 else 'tries'}", va="center")
+        for part, colour in COLOURS.items():
+            axes.barh(0, 0, color=colour, label=part)
+        axes.set_xlabel("points of the last diagnosis")
+        axes.set_xlim(0, 4.9)
+        axes.set_xticks(range(5))
+        axes.set_yticks(range(len(latest)), [name.replace(" with two faults", ", two faults") for name, _ in latest])
+        axes.set_ylim(max(len(latest), 6) - 0.5, -0.5)
+        axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+
+    def _draw_layers(self, axes: Any) -> None:
+        for row, layer in enumerate(LAYERS):
+            for place, one in enumerate(fault for fault in BOOK if fault.layer == layer):
+                colour = COLOURS["evidence"] if one.name in self.found else "none"
+                axes.barh(row, 0.8, left=place, height=0.6, color=colour, edgecolor=INK)
+        axes.set_xlim(-0.1, 5)
+        axes.set_xticks([])
+        axes.set_yticks(range(len(LAYERS)), LAYERS)
+        axes.tick_params(colors=INK, labelcolor=INK, length=0)
+        axes.invert_yaxis()
+        axes.set_title(f"{len(self.found)} of {len(BOOK)} faults found", fontsize=10, color=INK)
 
 
 def reports() -> list[Illness]:
@@ -559,17 +604,6 @@ async def begun(patients: Sequence[Patient]) -> None:
     except BaseException:
         await asyncio.gather(*(patient.close() for patient in patients), return_exceptions=True)
         raise
-
-
-@contextlib.asynccontextmanager
-async def twin_of(illness: Illness) -> Any:
-    """Give a patient with the fault that looks most like this one."""
-    other = Patient(illness.twin, (ILLNESSES[illness.twin],))
-    await begun([other])
-    try:
-        yield other
-    finally:
-        await other.close()
 
 
 def _holds(tell: str, vitals: Vitals) -> bool:

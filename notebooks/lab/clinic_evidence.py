@@ -114,7 +114,8 @@ class Vitals:
         rows.append(("SRTCP", *(self._feedback(who) for who in PEERS)))
         rows.append(("statistics", *(self._statistics(who) for who in PEERS)))
         rows.append(("what waits", "", self._waits()))
-        rows.append(("pictures", f"made: {flowing_of(self.made)}", f"shown: {flowing_of(self.shown)}"))
+        shown = "stop and go on" if self.patient.pauses > 1 else flowing_of(self.shown)
+        rows.append(("pictures", f"made: {flowing_of(self.made)}", f"shown: {shown}"))
         return Table(("", "pc1", "pc2"), [("", rows)], (12, 44, 44))
 
     def _repr_html_(self) -> str:
@@ -146,8 +147,22 @@ class Vitals:
         parts = []
         for direction in ("out", "in"):
             asked = [f"{name} {about(self.count('SRTCP', who, direction, name))}" for name in ("NACK", "PLI")]
-            parts.append(f"{direction}: ≈{self.count('SRTCP', who, direction)}, of these {', '.join(asked)}")
+            reports = self.count("SRTCP", who, direction)
+            # A report comes every second or so: where there may be some, whether the first has come is chance.
+            told = f"≈{reports}" if self.connected else about(reports)
+            parts.append(f"{direction}: {told}, of these {', '.join(asked)}")
         return "; ".join(parts)
+
+    @property
+    def connected(self) -> bool:
+        """Whether both peers say connected."""
+        return all(self.patient.peer(who).pc.connectionState == "connected" for who in PEERS)
+
+    def differs(self, other: Vitals) -> list[str]:
+        """Return in which rows two pages differ, but for numbers that differ from run to run."""
+        pages = ([re.sub(r"≈\d+", "≈", str(row)) for row in page.table().rows] for page in (self, other))
+        rows = zip(self.table().rows, *pages, strict=True)
+        return [row[0] for row, mine, its in rows if mine != its]
 
     def _statistics(self, who: str) -> str:
         kinds = {"pc1": ("outbound-rtp",), "pc2": ("inbound-rtp",)}[who]

@@ -161,8 +161,8 @@ class Every(WireFault):
 
 
 def some_lost() -> Fault:
-    """Return the loss of each twentieth packet of video, of a repair none, after the first pictures."""
-    return Every(40, 20, layer="SRTP", who="pc1", codec="VP8")
+    """Return the loss of each fiftieth packet of video, of a repair none, after the first pictures."""
+    return Every(40, 50, layer="SRTP", who="pc1", codec="VP8")
 
 
 # ---- Source, decoder, application ------------------------------------------------------------------------------------
@@ -590,7 +590,7 @@ BOOK = (
         tells=("repairs out, not in", "NACK heard"),
         looks="packets asked for again go out at pc1 as rtx, and none of them comes in at pc2",
         cure="let the repair stream pass: it has its own payload type and SSRC",
-        shows=lambda p: p.count("SRTP", "pc1", "out", codec="rtx") >= 3 and p.connected_ticks >= 40,
+        shows=lambda p: p.count("SRTP", "pc1", "out", codec="rtx") >= 2 and p.pauses >= 2,
         wire=lambda: [some_lost(), Cut(layer="SRTP", who="pc1", codec="rtx")],
     ),
     Illness(
@@ -602,7 +602,7 @@ BOOK = (
         tells=("NACK unheard", "no repairs"),
         looks="NACK after NACK goes out at pc2, none comes in at pc1, which repeats nothing",
         cure="let feedback pass the other way: RTCP belongs to the media",
-        shows=lambda p: p.count("SRTCP", "pc2", "out", "NACK") >= 3 and p.connected_ticks >= 40,
+        shows=lambda p: p.count("SRTCP", "pc2", "out", "NACK") >= 2 and p.pauses >= 2,
         wire=lambda: [some_lost(), Every(0, 1, layer="SRTCP", who="pc2", says="NACK")],
         thread=Thread(
             "EricssonResearch/bowser",
