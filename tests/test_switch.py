@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import run
+from conftest import run, run_at_once
 from faults import logged
 
 from loopback import Call, CallError, Picture
@@ -293,9 +293,8 @@ async def switching(call: Call, _: Hanging) -> None:
     assert redness(await received(call, 15)) < 60
 
 
-@pytest.mark.parametrize("end", [no_pictures, closing, hanging_up, switching])
-def test_a_device_that_hangs_does_not_hold_up_the_event_loop(end: Callable[[Call, Hanging], Awaitable[None]]) -> None:
-    async def scenario() -> None:
+def test_a_device_that_hangs_does_not_hold_up_the_event_loop() -> None:
+    async def scenario(end: Callable[[Call, Hanging], Awaitable[None]]) -> None:
         device = Hanging(count=20)
         device.PATIENCE = 0.5  # until a device that gives nothing counts as dead
         call = Call(device)
@@ -310,4 +309,4 @@ def test_a_device_that_hangs_does_not_hold_up_the_event_loop(end: Callable[[Call
             device.freed.set()
             await call.close()
 
-    run(scenario())
+    run_at_once(scenario, [no_pictures, closing, hanging_up, switching])
