@@ -160,6 +160,12 @@ def dtls_cipher(peer: AnyPeer) -> str:
     return str(_ssl(peer).get_cipher_name())
 
 
+def master_secret(peer: AnyPeer) -> bytes:
+    """Return the secret of a DTLS 1.2 handshake, from which all its keys are computed (RFC 5246 section 8.1): what a
+    key log would have of it, 48 bytes. Private: aiortc writes none."""
+    return bytes(_ssl(peer).master_key())
+
+
 def certificate_der(peer: AnyPeer) -> bytes:
     """Return the certificate a peer shows, in the bytes its fingerprint is the hash of. Private: RTCCertificate
     gives the fingerprint only."""

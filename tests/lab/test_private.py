@@ -91,6 +91,8 @@ def test_check_list_and_roles() -> None:
                 assert private.dtls_version(peer) == "DTLSv1.2"
                 assert private.dtls_cipher(peer) == "ECDHE-ECDSA-AES128-GCM-SHA256"
                 assert private.srtp_profile(peer) == "SRTP_AEAD_AES_256_GCM"
+            assert len(private.master_secret(call.pc1)) == 48
+            assert private.master_secret(call.pc1) == private.master_secret(call.pc2)
 
     run(scenario())
 
