@@ -8,12 +8,14 @@ import loopback  # first: it imports cv2 before aiortc  # isort: skip
 import asyncio
 import contextlib
 import itertools
+import json
 import logging
 import math
 import statistics
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiortc
@@ -293,13 +295,14 @@ async def in_parallel(trials: Mapping[str, Awaitable[Trial]]) -> dict[str, Trial
     return dict(zip(trials, found, strict=True))
 
 
-async def lost_repair(marker_bit: bool = True, pictures: int = 40) -> Trial:
+async def lost_repair(marker_bit: bool = True, pictures: int = 30) -> Trial:
     """Lose one packet of picture 10, and every repair."""
     return await trial(*far(), LoseOne(), Cut(codec="rtx"), pictures=pictures, marker_bit=marker_bit)
 
 
 # ---- Loss against pictures -------------------------------------------------------------------------------------------
 
+RECORDED = Path(__file__).with_name("badnetwork_runs.json")
 WAYS = {  # name -> (whether repairs get through, whether loopback's jitter buffer is used, colour)
     "repaired": (True, True, HUES["SRTP"]),
     "no repair, a key picture asked for": (False, True, HUES["message"]),
@@ -307,25 +310,36 @@ WAYS = {  # name -> (whether repairs get through, whether loopback's jitter buff
 }
 
 
-async def sweep(rates: Sequence[float], pictures: int = 60, seed: int = 11) -> dict[str, list[Trial]]:
-    """Run a call for each way and rate of loss, small ones and all at once; return the trials of each way."""
+async def sweep(*rates: float, pictures: int = 45, seed: int = 11) -> dict[str, dict[float, Trial]]:
+    """Run a call for each way and rate of loss, small ones and all at once; return the trials of each way, by rate."""
     trials = {}
     for name, (repaired, marker_bit, _) in WAYS.items():
         for rate in rates:
             faults = [From(Loss(rate, seed, layer="SRTP", who="pc1")), *([] if repaired else [Cut(codec="rtx")])]
             trials[f"{name} {rate}"] = trial(*faults, pictures=pictures, marker_bit=marker_bit, size=(160, 120))
     found = await in_parallel(trials)
-    return {name: [found[f"{name} {rate}"] for rate in rates] for name in WAYS}
+    return {name: {rate: found[f"{name} {rate}"] for rate in rates} for name in WAYS}
 
 
-def share_figure(rates: Sequence[float], found: Mapping[str, Sequence[Trial]]) -> Image:
-    """Draw the part of the pictures that arrived against the part of the packets that were lost."""
-    figure, axes = chart(320)
-    for name, trials in found.items():
-        colour = WAYS[name][2]
-        axes.plot([100 * rate for rate in rates], [100 * one.share for one in trials], "o-", color=colour, label=name)
-    axes.set(xlabel="% of pc1's packets lost", ylabel="% of the pictures there", ylim=(-4, 106))
-    axes.legend(loc="center right")
+def recorded_shares() -> dict[str, Any]:
+    """Return a longer sweep that was recorded: with what, the rates, and the shares of each way."""
+    stored: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
+    return stored
+
+
+def share_figure(found: Mapping[str, Mapping[float, Trial]]) -> Image:
+    """Draw the part of the pictures that arrived against the part of the packets that were lost: a recorded sweep as
+    lines, these trials as rings."""
+    longer = recorded_shares()
+    figure, axes = chart(330)
+    for name, (_, _, colour) in WAYS.items():
+        shares = [100 * share for share in longer["shares"][name]]
+        axes.plot([100 * rate for rate in longer["rates"]], shares, ".-", color=colour, label=name, linewidth=2)
+        for rate, one in found[name].items():
+            axes.plot(100 * rate, 100 * one.share, "o", markersize=11, markerfacecolor="none", color=colour)
+    axes.set(xlabel="% of pc1's packets lost", ylabel="% of the pictures there", ylim=(-4, 106), xlim=(0, 31))
+    axes.set_title(f"rings: these calls; lines {longer['recorded']}", loc="left", fontsize=9)
+    axes.legend(loc="center right", bbox_to_anchor=(1, 0.62))
     return still(figure)
 
 
@@ -467,7 +481,7 @@ def dots(found: Mapping[str, Trial]) -> Image:
 # ---- Queues ----------------------------------------------------------------------------------------------------------
 
 
-async def unread(call: Call, moments: int = 4, seconds: float = 0.4) -> list[private.Waiting]:
+async def unread(call: Call, moments: int = 3, seconds: float = 0.5) -> list[private.Waiting]:
     """Stop reading pc2's track; return what waits at pc2 after each of so many pauses."""
     await cancelled(*[task for task in call.pc2.tasks if task is not call.pc2.listening])
     found = []
@@ -477,18 +491,25 @@ async def unread(call: Call, moments: int = 4, seconds: float = 0.4) -> list[pri
     return found
 
 
-async def both_reported(call: Call, tap: Tap, within: float = 5.0) -> None:
-    """Wait until a sender report of each of pc1's two streams was seen. Raises TimeoutError."""
+async def both_reported(call: Call, tap: Tap, within: float = 5.0) -> Stream:
+    """Wait until a sender report of each of pc1's two streams was seen, and return what was. Raises TimeoutError."""
     async with asyncio.timeout(within):
-        while len({one.said.ssrc for one in opened(call, tap).said("SR", who="pc1")}) < 2:
+        while True:
+            stream = opened(call, tap)
+            if len({one.said.ssrc for one in stream.said("SR", who="pc1")}) == 2:
+                return stream
             await asyncio.sleep(0.1)
 
 
-async def late_call() -> tuple[private.Waiting, int]:
-    """Run a call whose pictures come ever later; return what waits at pc2 then, and how many of pc1's packets are still
-    under way."""
+async def late_call() -> dict[str, int]:
+    """Run a call whose pictures come ever later; return what waits where then."""
     one = await trial(From(Narrow(250, layer="SRTP", who="pc1"), 5), Cut(layer="SRTCP", who="pc2"), pictures=40, more=0)
-    return one.waiting, sum(packet.received is None for packet in one.stream.of("VP8"))
+    return {
+        "sent by pc1, not at pc2 yet": sum(packet.received is None for packet in one.stream.of("VP8")),
+        "packets in pc2's jitter buffer": one.waiting.packets,
+        "put together, not decoded": one.waiting.frames,
+        "decoded, not read": one.waiting.pictures,
+    }
 
 
 # ---- The price of a bit rate -----------------------------------------------------------------------------------------

@@ -28,11 +28,11 @@ from loopback import Call, Picture, is_key_picture, read_time_code
 
 from . import private
 from .draw import BAD, HUES, INK, SOFT, Canvas, Drawing, Moment, Table, chart, still, text_width
-from .packets import decode
+from .packets import decode, told
 from .wire import Datagram, Tap
 
 __all__ = [
-    *("Clocks", "Packet", "Report", "Stopwatch", "Stream", "clocks", "media_table", "missing_between", "opened"),
+    *("Clocks", "Packet", "Report", "Stopwatch", "Stream", "clocks", "media_table", "opened"),
     *("packet_bars", "packet_table", "pipe", "report_table", "stages", "ticks", "way"),
 ]
 
@@ -194,14 +194,6 @@ def ticks(later: int, earlier: int, bits: int = 32) -> int:
     return distance - 2**bits if distance >= 2 ** (bits - 1) else distance
 
 
-def missing_between(numbers: Sequence[int]) -> list[int]:
-    """Return the sequence numbers that are not there, between the first of these and the one farthest on, in order."""
-    if not numbers:
-        return []
-    ahead = {ticks(number, numbers[0], 16) for number in numbers}
-    return [(numbers[0] + step) % 65536 for step in range(max(ahead)) if step not in ahead]
-
-
 # ---- Tables ----------------------------------------------------------------------------------------------------------
 
 
@@ -228,14 +220,12 @@ def packet_table(packets: Sequence[Packet]) -> Table:
 
 def report_table(report: Report) -> Table:
     """Return the fields of the RTCP datagram that a report came in."""
-    rows = []
-    for one in decode(report.plain, protected=False):
-        if one.name in ("first byte", "length", "content"):
-            continue
-        value = one.value.hex(" ") if isinstance(one.value, bytes) else str(one.value)
-        drawn = one.name not in ("packet type", "name", "number of SSRCs")
-        rows.append((one.name, f"{'≈' * drawn}{value}" if "SSRC" not in one.name else value, one.meaning))
-    return Table(("field", "value", "meaning"), [("", rows)], (25, 25, 50), code=(1,))
+    decoded, rows = decode(report.plain, protected=False), []
+    for one in decoded:
+        if one.name not in ("first byte", "length", "content"):
+            stream = "SSRC" in one.name and one.length == 4 and one.value
+            rows.append((one.name, f"SSRC {one.value}" if stream else told(decoded, one), one.meaning))
+    return Table(("field", "value", "meaning"), [("", rows)], (25, 25, 50))
 
 
 # ---- Pictures as packets ---------------------------------------------------------------------------------------------
@@ -259,7 +249,7 @@ def packet_bars(stream: Stream, count: int = 40) -> Image:
 
 # ---- One packet's way ------------------------------------------------------------------------------------------------
 
-LEFT, TOP, BETWEEN = 84, 92, 190  # pixels: before the time axis, above pc1's line, from there to pc2's
+LEFT, TOP, BETWEEN = 84, 62, 190  # pixels: before the time axis, above pc1's line, from there to pc2's
 
 
 class Crossing(NamedTuple):
@@ -287,7 +277,7 @@ def way(stream: Stream, since: float, until: float, shown: Mapping[int, float] |
     for name, y in lines.items():
         canvas.text(16, y, name, pixels=15, weight="bold")
         canvas.line((LEFT, 980 - 24), (y, y), INK, 1.5)
-    moments, taken = [], {"pc1": [-99.0] * 4, "pc2": [-99.0] * 3}
+    moments, taken = [], {"pc1": [-99.0] * 3, "pc2": [-99.0] * 3}
     for one in crossings(stream, since, until):
         here, there = lines[one.who], lines["pc2" if one.who == "pc1" else "pc1"]
         moments.append(Moment(one.sent, x(one.sent) + 3))
