@@ -1955,25 +1955,28 @@ class Window:
 
     def __init__(self) -> None:
         self.clicks: deque[tuple[int, int]] = deque(maxlen=1)
-        self._zoomed = False
+        self._wheeled = math.inf  # when the wheel was last turned
         self._canvas: Picture | None = None  # what is shown
         # Qt would complain that it finds no fonts; View draws the text. cv2 sets Qt's variables at import, so here.
         os.environ["QT_LOGGING_RULES"] = "*.warning=false"
-        with open_display() as (width, height):
-            width = min(int(0.94 * width), int(0.88 * height * 2.03))
+        with open_display() as screen:
+            width = min(int(0.94 * screen[0]), int(0.88 * screen[1] * 2.03))
             self.size = (width, int(width / 2.03))
+            self.place = (screen[0] - width) // 2, (screen[1] - self.size[1]) // 2
             self._open()
             cv2.pollKey()
 
     def _open(self) -> None:
         cv2.namedWindow(self.NAME, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
         cv2.resizeWindow(self.NAME, *self.size)
+        cv2.moveWindow(self.NAME, *self.place)
         cv2.setMouseCallback(self.NAME, self._on_mouse)
 
     def _on_mouse(self, event: int, x: int, y: int, *_: object) -> None:
         if event == cv2.EVENT_LBUTTONUP:
             self.clicks.append((x, y))
-        self._zoomed = self._zoomed or event in (cv2.EVENT_MOUSEWHEEL, cv2.EVENT_MOUSEHWHEEL)
+        elif event in (cv2.EVENT_MOUSEWHEEL, cv2.EVENT_MOUSEHWHEEL):
+            self._wheeled = time.perf_counter()
 
     def show(self, canvas: Picture | None) -> str | None:
         """Show a picture, or with None leave the one that is shown. Return the key pressed, "" for none, None when the
@@ -1982,12 +1985,14 @@ class Window:
             if self._canvas is not None:
                 if cv2.getWindowProperty(self.NAME, cv2.WND_PROP_VISIBLE) < 1:
                     return None
-                *_, width, height = cv2.getWindowImageRect(self.NAME)
-                self.size = max(width, 320), max(height, 240)
+                *place, width, height = cv2.getWindowImageRect(self.NAME)
+                self.place, self.size = (place[0], place[1]), (max(width, 320), max(height, 240))
         except cv2.error:
             return None
-        if self._zoomed:  # Qt enlarges the picture by the wheel, and has no way back but a new window
-            self._zoomed, canvas = False, self._canvas
+        # The wheel enlarges the picture. Qt cannot be told not to (github.com/opencv/opencv/issues/11500), and there is
+        # no way back but a new window: once the wheel has come to rest.
+        if time.perf_counter() > self._wheeled + 0.2:
+            self._wheeled, canvas = math.inf, self._canvas
             cv2.destroyWindow(self.NAME)
             self._open()
         if canvas is not None:
@@ -2015,6 +2020,10 @@ def open_display() -> Iterator[tuple[int, int]]:
         x11 = ctypes.CDLL("libX11.so.6")
     except OSError as error:
         raise CallError("libX11 is missing: on Debian or Ubuntu, apt install libx11-6") from error
+    # OpenCV brings a libX11-xcb made for an older libX11. With that one Xlib takes away events meant for Qt: a key, or
+    # the news that the window is on the screen, which then stays black. Loaded before, the system's own serves instead.
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
     x11.XOpenDisplay.restype = ctypes.c_void_p
     if not (opened := ctypes.c_void_p(x11.XOpenDisplay(None))):
         raise CallError(f"no display (DISPLAY is {printable(os.environ.get('DISPLAY', '')) or 'not set'})")

@@ -267,7 +267,6 @@ class PhoneShown(Shown):
         self.display = Xlib.display.Display(xvfb.name)
         self.display.screen().root.warp_pointer(0, 0)  # off the pictures
         self.window = wait_until(self._window)
-        self._make_qt_paint()
 
 
 def test_the_window_shows_both_pictures_and_takes_keys(xvfb: Xvfb, tmp_path: Path) -> None:
