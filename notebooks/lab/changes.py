@@ -241,8 +241,8 @@ def without_rtx(peer: Peer) -> None:
 
 
 async def after_one_loss(*, rtx: bool, stock: bool = True, seconds: float = 1.2) -> dict[str, str]:
-    """Send two tracks over one connection and lose one packet of the first; return what became of each, by size, in
-    that time. With `rtx` a packet that is asked for again comes on a stream of its own (RFC 4588); `stock` takes
+    """Send two tracks over one connection and lose one packet of the first; return what became of each in that
+    time. With `rtx` a packet that is asked for again comes on a stream of its own (RFC 4588); `stock` takes
     aiortc's own jitter buffer."""
     call = Call(SyntheticSource(320, 240, 30), marker_bit=not stock)
     first, *others = call.steps
@@ -257,7 +257,8 @@ async def after_one_loss(*, rtx: bool, stock: bool = True, seconds: float = 1.2)
             gaps = await longest_gap(call, seconds)
     finally:
         await call.close()
-    return {size: _fate(gaps.get(size, seconds), seconds) for size in ("320x240", "240x180")}
+    sizes = {"first": "320x240", "second": "240x180"}
+    return {name: _fate(gaps.get(size, seconds), seconds) for name, size in sizes.items()}
 
 
 def _fate(gap: float, seconds: float) -> str:

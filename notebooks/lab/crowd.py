@@ -402,7 +402,8 @@ def effort(costs: Mapping[str, Cost], rate: float = 30) -> Image:
         axes.annotate(name, (x, y), xytext=(8, -12), textcoords="offset points")
     axes.set_xticks(links, [f"{people}·{people - 1} = {people * (people - 1)}" for people in crowds])
     axes.set_xlim(0, most)
-    axes.set_ylim(0, max(spent.max(), have) * 1.25)
+    top = max(spent.max(), have) * 1.25
+    axes.set_ylim(-0.06 * top, top)  # with room for a name below the first dot
     axes.set_xlabel("streams of pictures, n(n-1)")
     axes.set_ylabel("ms of processor time a round")
     return still(figure)

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 import shutil
 import signal
@@ -323,7 +324,8 @@ def janus_table(cost: Cost) -> Table:
     ]
     alike = len({ssrc for found in cost.more["SSRC"].values() for ssrc in found})
     note = f"{alike} different SSRCs for one camera; pictures whose number could not be read: {_unread(cost)}. "
-    note += f"The publisher's pair of addresses: {cost.more['pair']}. {cost.recorded}"
+    pair = re.sub(r":\d+", "", cost.more["pair"])
+    note += f"The publisher's pair of addresses: {pair}. {cost.recorded}"
     return Table(("who", "", "in this time", "with"), [("", rows)], (20, 20, 30, 30), note=note.strip())
 
 
