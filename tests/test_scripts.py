@@ -17,7 +17,7 @@ import other_process
 import pytest
 from aiortc import RTCDataChannel
 from aiortc.exceptions import InvalidStateError
-from conftest import PROGRAM, run
+from conftest import PROGRAM, run, run_at_once
 from faults import Keeping, Said, calling, check_arrived, logged, pictures, wires, without
 from hypothesis import given
 from hypothesis import strategies as st
@@ -208,9 +208,10 @@ def test_only_this_call_is_timed() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize(("wait", "long_before"), [(0, 10), (0.05, 10), (0.05, 4), (0, 12), (0, 13), (0, 14)])
-def test_each_step_can_be_awaited_alone(wait: float, long_before: int) -> None:
-    async def scenario() -> None:
+def test_each_step_can_be_awaited_alone() -> None:
+    """At once or with pauses, and with a long one before a step."""
+
+    async def scenario(wait: float, long_before: int) -> None:
         async with calling() as call:
             for number, (step, (who, what, changes)) in enumerate(zip(call.steps, CHANGES, strict=True)):
                 await asyncio.sleep(1 if number == long_before else wait)
@@ -235,7 +236,7 @@ def test_each_step_can_be_awaited_alone(wait: float, long_before: int) -> None:
             await pictures(call, 5)
             assert call.meter.misread == 0
 
-    run(scenario())
+    run_at_once(scenario, [(0, 10), (0.05, 10), (0.05, 4), (0, 12), (0, 13), (0, 14)])
 
 
 # ---- Both ways -------------------------------------------------------------------------------------------------------
@@ -254,9 +255,8 @@ def kept(peer: Peer) -> list[Picture]:
     return received
 
 
-@pytest.mark.parametrize("codec", ["VP8", "H264"])
-def test_both_ways_each_side_gets_the_other_sides_pictures(codec: str) -> None:
-    async def scenario() -> None:
+def test_both_ways_each_side_gets_the_other_sides_pictures() -> None:
+    async def scenario(codec: str) -> None:
         day, night, channels = Keeping(160, 120, 30), Keeping(160, 120, 30, night=True), wires()
         call = Call(day, back=night, codec=codec, channels=channels)
         assert call.back is not None
@@ -283,7 +283,7 @@ def test_both_ways_each_side_gets_the_other_sides_pictures(codec: str) -> None:
             sdp = json.loads(wire.sent[0])["sdp"]
             assert (sdp.count("m=video"), sdp.count("a=sendrecv")) == (1, 1)
 
-    run(scenario())
+    run_at_once(scenario, ["VP8", "H264"])
 
 
 # ---- Another process -------------------------------------------------------------------------------------------------
@@ -329,10 +329,9 @@ async def another_process() -> AsyncIterator[tuple[asyncio.subprocess.Process, o
             await child.communicate()
 
 
-@pytest.mark.parametrize("codec", ["VP8", "H264"])
-def test_the_other_end_may_be_another_process(codec: str) -> None:
+def test_the_other_end_may_be_another_process() -> None:
     # Nothing in loopback.py knows of it: each process plays its script.
-    async def scenario() -> None:
+    async def scenario(codec: str) -> None:
         source = KeptColours(160, 120, 30)
         async with another_process() as (child, channel):
             track, peer = OutgoingTrack(source), Peer("pc1", channel, Log(), codec=codec, deadline=20)
@@ -361,7 +360,7 @@ def test_the_other_end_may_be_another_process(codec: str) -> None:
         assert told["pair"] == list(peer.selected_pair[::-1])
         assert told["states"]["connectionState"] == "closed"
 
-    run(scenario(), 60)
+    run_at_once(scenario, ["VP8", "H264"], 60)
 
 
 # ---- A peer on its own -----------------------------------------------------------------------------------------------
