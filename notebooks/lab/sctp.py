@@ -61,7 +61,7 @@ def decode_sctp(data: bytes) -> Decoded:
             reader.field(name, 2, "of SCTP, inside DTLS: no UDP port")
         reader.field("verification tag", 4, "drawn by the receiver: this packet is of our association")
         reader.field("checksum", 4, "CRC32c")
-        said = []
+        said = [_read_chunk(reader)]
         while reader.left:
             said.append(_read_chunk(reader))
         decoded.summary = " + ".join(said)
