@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import environment, run, wait_until
+from conftest import environment, run, run_at_once, wait_until
 from faults import calling
 
 from loopback import Call, CallError, Picture, View, read_time_code, sides
@@ -79,21 +79,20 @@ def check_film(path: Path, *, least: int) -> list[float]:
 # ---- It plays --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["call.mkv", "call.mp4", "call.webm", "CALL.MKV", "caf\udce9.mp4"])
-def test_a_recording_plays(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-
-    async def scenario() -> None:
+def test_a_recording_plays(tmp_path: Path) -> None:
+    async def scenario(name: str) -> None:
         async with calling((320, 240), fps=10) as call:
             await call.run()
             view = View(call.log, (844, 416))
-            await record(call, Recorder(path, view.shape), view, 2)
+            await record(call, Recorder(tmp_path / name, view.shape), view, 2)
 
-    run(scenario())
-    times = check_film(path, least=8)
-    assert 1 < times[-1] - times[0] < 4
-    with av.open(str(path)) as container:
-        assert container.format.name.split(",")[0] in ("matroska", "mov")
+    names = ["call.mkv", "call.mp4", "call.webm", "CALL.MKV", "caf\udce9.mp4"]
+    run_at_once(scenario, names)
+    for path in map(tmp_path.joinpath, names):
+        times = check_film(path, least=8)
+        assert 1 < times[-1] - times[0] < 4
+        with av.open(str(path)) as container:
+            assert container.format.name.split(",")[0] in ("matroska", "mov")
     assert not [thread for thread in threading.enumerate() if thread.name == "recorder"]
 
 
@@ -231,19 +230,25 @@ asyncio.run(call(pathlib.Path(sys.argv[1])))
 
 
 @contextlib.contextmanager
-def recording(path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Give a process that records a call, once it has recorded twenty pictures."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path)],
-        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
-        stderr=subprocess.DEVNULL,
-    )
+def recording(folder: Path) -> Iterator[dict[Path, subprocess.Popen[bytes]]]:
+    """Give processes that record a call, one for each kind of file, once each has recorded twenty pictures."""
+    paths = [folder / f"call{suffix}" for suffix in Recorder.KINDS]
+    processes = {
+        path: subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(path)],
+            env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
+            stderr=subprocess.DEVNULL,
+        )
+        for path in paths
+    }
     try:
-        wait_until(lambda: frames_so_far(path) >= 20, 30)
-        yield process
+        for path in paths:
+            wait_until(lambda path=path: frames_so_far(path) >= 20, 30)
+        yield processes
     finally:
-        process.kill()
-        process.wait(timeout=10)
+        for process in processes.values():
+            process.kill()
+            process.wait(timeout=10)
 
 
 def frames_so_far(path: Path) -> int:
@@ -253,23 +258,24 @@ def frames_so_far(path: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("suffix", Recorder.KINDS)
-def test_a_recording_plays_after_a_kill(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"call{suffix}"
-    with recording(path) as process:
-        process.kill()
-    check_film(path, least=20)
+def test_a_recording_plays_after_a_kill(tmp_path: Path) -> None:
+    with recording(tmp_path) as processes:
+        for process in processes.values():
+            process.kill()
+    for path in processes:
+        check_film(path, least=20)
 
 
-@pytest.mark.parametrize("suffix", Recorder.KINDS)
-def test_after_ctrl_c_its_last_picture_is_there(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"call{suffix}"
-    with recording(path) as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == -signal.SIGINT
-    check_film(path, least=20)
-    with av.open(str(path)) as container:  # and it ends as it should
-        assert len(list(container.decode(video=0))) >= 20
+def test_after_ctrl_c_its_last_picture_is_there(tmp_path: Path) -> None:
+    with recording(tmp_path) as processes:
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            assert process.wait(timeout=10) == -signal.SIGINT
+    for path in processes:
+        check_film(path, least=20)
+        with av.open(str(path)) as container:  # and it ends as it should
+            assert len(list(container.decode(video=0))) >= 20
 
 
 # ---- No source is overwritten ----------------------------------------------------------------------------------------
@@ -401,7 +407,6 @@ def test_a_disk_that_hangs_holds_up_neither_the_event_loop_nor_the_end(
     path = tmp_path / "call.mkv"
     os.mkfifo(path)
     disk = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    helper = subprocess.Popen(["sh", "-c", 'sleep 4; cat "$0" >/dev/null', str(path)])  # in the end it goes on
 
     async def scenario() -> Recorder:
         recorder = Recorder(path, SHAPE)
@@ -418,8 +423,11 @@ def test_a_disk_that_hangs_holds_up_neither_the_event_loop_nor_the_end(
 
     try:
         recorder = run(scenario())
-        wait_until(lambda: not recorder._thread.is_alive())
+        helper = subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL)  # in the end it goes on
+        try:
+            wait_until(lambda: not recorder._thread.is_alive())
+        finally:
+            helper.kill()
+            helper.wait(timeout=10)
     finally:
-        helper.kill()
-        helper.wait(timeout=10)
         os.close(disk)
