@@ -281,7 +281,7 @@ def state_chart() -> Drawing:
         y, start, end = HEAD + 22 * (row + 0.5), columns[way.start], columns[way.end]
         canvas.arrow((start, y), (end, y), COLOURS[way.end], 2)
         words = ", ".join(way.happens)
-        on, right, left = abs(end - start) - 40, WIDTH - max(start, end) - 16, min(start, end) - 16
+        on, right, left = abs(end - start) - 24, WIDTH - max(start, end) - 16, min(start, end) - 16
         if text_width(words, 11) <= on or on >= max(right, left):
             middle = (start + end) / 2
             words = shortened(words, on, 11)
@@ -311,8 +311,12 @@ def rows_of(*states: str) -> Table:
 
 def passed(server: Relay) -> Table:
     """Show what a server has passed on."""
-    lines = [(one.who, one.to or "(nobody was there)", one.kind, f"≈{one.size} bytes") for one in server.passed]
+    lines = [(one.who, one.to or "(nobody was there)", one.kind, _size(one.size)) for one in server.passed]
     return Table(("from", "to", "type", "size"), [("", lines)], (20, 25, 30, 25))
+
+
+def _size(count: int) -> str:
+    return f"{count} bytes" if count < 1000 else f"{count / 1000:.1f} kB"  # a description is a few bytes more or less
 
 
 def noticed(found: Iterable[Noticed]) -> Table:
@@ -326,8 +330,10 @@ def noticed(found: Iterable[Noticed]) -> Table:
     }
 
     def cell(one: Noticed, name: str) -> str:
-        times = dict(one.by)
-        return "-" if name not in times else f"{'first, ' if one.first == name else ''}≈{times[name]:.2f} s"
+        if (seconds := dict(one.by).get(name)) is None:
+            return "-"
+        words = "within 2 s" if seconds < 2 else "after 3 s of silence" if seconds >= 3 else f"≈{seconds:.1f} s"
+        return f"first, {words}" if one.first == name else words
 
     lines = [(said[one.way], *(cell(one, name) for name in names)) for one in found]
     heads = ("bye heard", "server: socket ended", "server: no pong", "media: closed or silent")

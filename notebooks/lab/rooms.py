@@ -189,19 +189,19 @@ class RoomServer(Kept):
         return one.port
 
     async def die(self) -> None:
-        """End all at once and without a word, as a process does that is killed."""
-        for connection in self._runner.server.connections if self._runner and self._runner.server else ():
-            if isinstance(connection.transport, asyncio.Transport):
-                connection.transport.abort()
-        await self.close()
-
-    async def close(self) -> None:
-        """End; closing twice does no harm."""
-        self.forget()
+        """End all at once and without a word, as a process does that is killed; start() brings it back."""
         if self._runner:
             runner, self._runner = self._runner, None
             await self.server.shutdown()
+            for connection in runner.server.connections if runner.server else ():
+                if isinstance(connection.transport, asyncio.Transport):
+                    connection.transport.abort()
             await runner.cleanup()
+
+    async def close(self) -> None:
+        """End, for good; closing twice does no harm."""
+        self.forget()
+        await self.die()
 
 
 async def pair(**options: Any) -> tuple[Person, Person]:
