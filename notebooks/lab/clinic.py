@@ -33,8 +33,8 @@ from loopback import Call, CallError, Message, Peer, Picture, play
 
 from . import private
 from .check import Mistake, blamed, unanswered
-from .clinic_evidence import FINDINGS, Vitals, changes, counted, error_of, findings_in, is_black
-from .clinic_faults import BOOK, ENOUGH, ILLNESSES, LAYERS, NOTHING, RATE, SIZE, Illness, named
+from .clinic_evidence import FINDINGS, KNOWN, Vitals, changes, counted, error_of, findings_in, is_black
+from .clinic_faults import BOOK, ENOUGH, ILLNESSES, LAYERS, NOTHING, RATE, SIZE, Illness, named, reports
 from .draw import INK, Table, chart, still
 from .faults import Edit, FaultyChannel, double
 from .private import Waiting
@@ -450,15 +450,33 @@ class Clinic:
             return
         meant = named(str(cause))
         target = next((one for one in meant[:1] if one in patient._faults), self._open_fault(patient))
-        vitals = await patient.vitals()
-        lines = {"layer": self._layer(str(layer), target, patient), "cause": await self._cause(meant, target, vitals)}
-        lines["evidence"] = await self._evidence(given, target, vitals, told=lines["cause"][0] == 1)
+        here, verdicts = await self._compared(patient, target, given)
+        lines = {"layer": self._layer(str(layer), target, patient), "cause": self._cause(meant, target, here)}
+        lines["evidence"] = self._evidence(verdicts, target, told=lines["cause"][0] == 1)
         score = Score(*(points for points, _ in lines.values()))
         self.records.setdefault(patient.name, []).append(score)
         if score.points == 4:
             self.found.add(target.name)
             self.cured.setdefault(patient.name, set()).add(target.name)
         self._say(score, lines, target, patient)
+
+    async def _compared(
+        self, patient: Patient, target: Illness, given: Sequence[Evidence]
+    ) -> tuple[set[str], list[tuple[str, str]]]:
+        """Return what is so at a patient, and what each piece of evidence is worth beside the double."""
+        async with contextlib.AsyncExitStack() as stack:
+            other = None
+            if target.twin not in self.seen or any(map(callable, given)):
+                other = await stack.enter_async_context(self._twin_of(target))
+            here, *there = await asyncio.gather(*(findings(one) for one in (patient, other) if one))
+            if there:
+                self.seen[target.twin] = there[0]
+            return here, [
+                await tried(one, patient, other)
+                if callable(one) and other
+                else judged(str(one), here, self.seen[target.twin])
+                for one in given
+            ]
 
     @contextlib.asynccontextmanager
     async def _twin_of(self, illness: Illness) -> AsyncIterator[Patient]:
@@ -501,25 +519,16 @@ class Clinic:
         layer = next(one for one in LAYERS if one in meant)
         return 0, f"not {layer}. There one would see: {LOOKS[layer]}. Here: {patient.layers()}"
 
-    async def _cause(self, meant: list[Illness], target: Illness, vitals: Vitals) -> tuple[int, str]:
+    def _cause(self, meant: list[Illness], target: Illness, so: AbstractSet[str]) -> tuple[int, str]:
         if not meant:
             return 0, "no cause that this clinic knows is meant by that: clinic.book() has their names"
         if meant[0] is target:
             return 1, "right"
-        missing = [tell for tell in meant[0].tells if not _holds(tell, vitals)]
+        missing = [tell for tell in meant[0].tells if tell not in so]
         here = f". Here it is not so: {', '.join(missing)}" if missing else ""
         return 0, f"with “{meant[0].name}” one would see: {meant[0].looks}{here}"
 
-    async def _evidence(
-        self, given: Sequence[Evidence], target: Illness, vitals: Vitals, told: bool
-    ) -> tuple[int, str]:
-        if target.twin in self.seen and not any(map(callable, given)):
-            verdicts = [await _judged(one, vitals, self.seen[target.twin]) for one in given]
-        else:
-            async with self._twin_of(target) as other:
-                twin = await other.vitals()
-                self.seen[target.twin] = {one.name for one in FINDINGS if one.true(twin)}
-                verdicts = [await _judged(one, vitals, self.seen[target.twin], other) for one in given]
+    def _evidence(self, verdicts: list[tuple[str, str]], target: Illness, told: bool) -> tuple[int, str]:
         for kind in ("false", "unknown"):
             for verdict, words in verdicts:
                 if verdict == kind:
@@ -527,7 +536,7 @@ class Clinic:
         if any(verdict == "separates" for verdict, _ in verdicts):
             return 2, "right: so here, and not with the fault that looks most like it"
         name = f"“{target.twin}”" if told else "another fault"
-        place = ", ".join(dict.fromkeys(_place(tell) for tell in target.tells))
+        place = ", ".join(dict.fromkeys(KNOWN[tell].place for tell in target.tells))
         return 0, f"it is so, but {name} would show the same. What tells them apart is seen in {place}"
 
     # Records
@@ -592,11 +601,6 @@ class Clinic:
         axes.set_title(f"{len(self.found)} of {len(BOOK)} faults found", fontsize=10, color=INK)
 
 
-def reports() -> list[Illness]:
-    """Return the faults that were met in a thread of the field."""
-    return [one for one in BOOK if one.thread]
-
-
 async def begun(patients: Sequence[Patient]) -> None:
     """Let several calls run until each shows its fault; close them all where one cannot."""
     try:
@@ -606,35 +610,26 @@ async def begun(patients: Sequence[Patient]) -> None:
         raise
 
 
-def _holds(tell: str, vitals: Vitals) -> bool:
-    (finding,) = findings_in(tell)
-    return finding.true(vitals)
+async def findings(patient: Patient) -> set[str]:
+    """Return the names of the findings that are so at a patient."""
+    vitals = await patient.vitals()
+    return {one.name for one in FINDINGS if one.true(vitals)}
 
 
-def _place(tell: str) -> str:
-    (finding,) = findings_in(tell)
-    return finding.place
-
-
-async def _judged(
-    evidence: Evidence, vitals: Vitals, there: AbstractSet[str], twin: Patient | None = None
-) -> tuple[str, str]:
-    """Return what a piece of evidence is worth, in a word and in a sentence: separates, shared, false, unknown. `there`
-    are the names of what is so at the twin."""
-    if callable(evidence):
-        assert twin is not None, "a function is asked about both"
-        return await _tried(evidence, vitals.patient, twin)
-    best, text = "unknown", str(evidence)
+def judged(text: str, here: AbstractSet[str], there: AbstractSet[str]) -> tuple[str, str]:
+    """Return what evidence in words is worth: in a word, separates, shared, false or unknown, and in a sentence. `here`
+    are the findings that are so at the patient, `there` those at the double."""
+    best = "unknown"
     for sentence in [*filter(str.strip, re.split(r"[;.\n]+|\band\b", text)), text]:
         if sentence is text and best != "unknown":
             break
         found = findings_in(sentence)
-        here = [one for one in found if one.true(vitals)]
-        if any(one.name not in there for one in here):
+        so = [one for one in found if one.name in here]
+        if any(one.name not in there for one in so):
             best = "separates"
-        elif here and best != "separates":
+        elif so and best != "separates":
             best = "shared"
-        elif found and not here:
+        elif found and not so:
             return "false", f"“{' '.join(sentence.split())}”: not so here. Look at {found[0].place}"
     if best == "unknown":
         words = "say what is seen where, as in “401 comes in at pc1”, or give a function of the patient"
@@ -642,8 +637,8 @@ async def _judged(
     return best, ""
 
 
-async def _tried(function: Callable[[Patient], Any], here: Patient, there: Patient) -> tuple[str, str]:
-    """Try a learner's function on both patients."""
+async def tried(function: Callable[[Patient], Any], here: Patient, there: Patient) -> tuple[str, str]:
+    """Try a learner's function on the patient and on the double; return what it is worth, as `judged` does."""
     found = []
     for patient in (here, there):
         try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .clinic import Patient
 
 FEW, MANY = 10, 20  # things that wait in a queue: no trouble; trouble
+HELD = 100  # packets in the jitter buffer that are more than a repair takes
 DARK = 16  # of 255: the mean of a black picture after the codec
 PEERS = ("pc1", "pc2")
 
@@ -170,8 +171,10 @@ class Vitals:
 
     def _waits(self) -> str:
         waiting = self.patient.waiting
-        names = {"packets": waiting.packets, "pictures to be decoded": waiting.frames, "to be read": waiting.pictures}
-        return ", ".join(f"{name}: {f'≈{n}' if n > MANY else 'few'}" for name, n in names.items())
+        packets = f"≈{waiting.packets}" if waiting.packets > HELD else "few"
+        queues = {"pictures to be decoded": waiting.frames, "to be read": waiting.pictures}
+        told = [f"{name}: {f'≈{n}' if n > MANY else 'few'}" for name, n in queues.items()]
+        return ", ".join([f"packets: {packets}", *told])
 
 
 def error_of(datagram: Datagram) -> str:

@@ -162,7 +162,7 @@ class Every(WireFault):
 
 def some_lost() -> Fault:
     """Return the loss of each fiftieth packet of video, of a repair none, after the first pictures."""
-    return Every(40, 50, layer="SRTP", who="pc1", codec="VP8")
+    return Every(24, 50, layer="SRTP", who="pc1", codec="VP8")
 
 
 # ---- Source, decoder, application ------------------------------------------------------------------------------------
@@ -764,6 +764,11 @@ BOOK = (
 )
 
 ILLNESSES = {one.name: one for one in BOOK}
+
+
+def reports() -> list[Illness]:
+    """Return the faults that were met in a thread of the field."""
+    return [one for one in BOOK if one.thread]
 
 
 def named(text: str, known: Iterable[Illness] = BOOK) -> list[Illness]:
