@@ -2020,8 +2020,8 @@ def open_display() -> Iterator[tuple[int, int]]:
         x11 = ctypes.CDLL("libX11.so.6")
     except OSError as error:
         raise CallError("libX11 is missing: on Debian or Ubuntu, apt install libx11-6") from error
-    # OpenCV brings a libX11-xcb made for an older libX11. With that one Xlib takes away events meant for Qt: a key, or
-    # the news that the window is on the screen, which then stays black. Loaded before, the system's own serves instead.
+    # OpenCV brings a libX11-xcb made for an older libX11. With that one Xlib takes away events meant for Qt, such as
+    # the news that the window is on the screen; it then stays black. Loaded before, the system's own serves instead.
     with contextlib.suppress(OSError):
         ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
     x11.XOpenDisplay.restype = ctypes.c_void_p
