@@ -9,13 +9,17 @@ code      listings, Python beside JavaScript       wire      a tap: every datagr
 javascript  the browser's side of them             packets   what the bytes of a datagram say
                                                    nat       toy NATs, and machines behind them
                                                    rtp       RTP and RTCP in the clear, one packet's way
+                                                   sctp      SCTP in the clear: a tap under the tap
 What one does                                      relay     a real TURN server, and what it costs
 check     questions with checked answers           turn      TURN spoken by hand
 answers   what those checks take as right          bare      RTCPeerConnections without a Peer around them
 bench     a section's state, a steady clock        recorded  what the libraries here cannot do
 faults    loss, delay, changed messages            private   the names that aiortc keeps to itself
+again     cells that take a step, run twice
 badnetwork  calls over a bad network, and what they show
+channels  data channels through loss, a file, labels, endings
 lossy     loopback's window over a bad network: a program
+clinic    calls with a fault, and the grading of a diagnosis; clinic_faults, clinic_evidence, clinic_solver
 """
 
 import loopback  # noqa: F401  first: it imports cv2 before aiortc, which has to be so in every process  # isort: skip

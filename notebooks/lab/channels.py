@@ -32,7 +32,7 @@ from .sctp import SctpTap
 from .wire import Datagram, Forward, Later, Tap
 
 __all__ = [
-    *("CHUNK", "IN_A_BROWSER", "DataCall", "Inbox", "LoseMessages", "Race", "Transfer"),
+    *("CHUNK", "IN_A_BROWSER", "DataCall", "Ending", "Inbox", "LoseMessages", "Race", "Transfer"),
     *("a_sound", "announced", "as_jpeg", "as_wav", "data_call", "delivered", "ended_by", "nearest", "race"),
     *("race_chart", "race_table", "send_file", "someone_ends", "sound_chart", "transfer", "transfer_chart", "until"),
 ]
@@ -81,7 +81,7 @@ class Inbox(list[str | bytes]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.channel: RTCDataChannel | None = None
+        self.channel: Any = None  # the latest one
 
     def take(self, channel: RTCDataChannel) -> None:
         """Listen to that channel."""
@@ -516,19 +516,34 @@ async def announced(label: str) -> str:
             await call.close()
 
 
-async def ended_by(how: str, messages: int = 300) -> int:
-    """Send messages of 1,000 bytes on a new channel, end it by "pc.close()" or "channel.close()" without a pause, and
-    return how many have arrived when pc2's end is closed."""
+@dataclass
+class Ending:
+    """How messages under way have fared when somebody ended their channel, and what ended it on the wire."""
+
+    how: str
+    sent: int
+    arrived: int
+    last: list[str]  # the chunks that were neither messages nor acknowledgements
+
+    def __repr__(self) -> str:
+        return f"{self.how}: {self.arrived} of {self.sent} arrived; the end was {', '.join(self.last)}"
+
+
+async def ended_by(how: str, messages: int = 300) -> Ending:
+    """Send messages of 1,000 bytes on a new channel and end it by "pc.close()" or "channel.close()", without a pause;
+    wait until pc2's end is closed."""
     call = await data_call()
     try:
-        for _ in range(messages):
-            call.channel.send(bytes(1000))
-        if how == "pc.close()":
-            await call.pc1.pc.close()
-        else:
-            call.channel.close()
-        await until(lambda: call.inbox.channel.readyState == "closed")
-        return len(call.inbox)
+        with SctpTap(call) as under:
+            for _ in range(messages):
+                call.channel.send(bytes(1000))
+            if how == "pc.close()":
+                await call.pc1.pc.close()
+            else:
+                call.channel.close()
+            await until(lambda: call.inbox.channel.readyState == "closed")
+        last = [packet.summary for packet in under.only(who="pc1") if packet.kind not in ("DATA", "SACK")]
+        return Ending(how, messages, len(call.inbox), list(dict.fromkeys(last)))  # a reset may be asked for twice
     finally:
         await call.close()
 

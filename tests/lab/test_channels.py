@@ -163,9 +163,13 @@ def test_a_picture_and_a_sound() -> None:
     assert sound_chart(wav).data.startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("how", "arrive"), [("pc.close()", 0), ("channel.close()", 100)])
-def test_what_is_lost_at_the_end(how: str, arrive: int) -> None:
-    assert run(ended_by(how, messages=100)) == arrive
+@pytest.mark.parametrize(
+    ("how", "arrive", "last"),
+    [("pc.close()", 0, "ABORT"), ("channel.close()", 100, "RE-CONFIG reset stream 1, RE-CONFIG performed")],
+)
+def test_what_is_lost_at_the_end(how: str, arrive: int, last: str) -> None:
+    found = run(ended_by(how, messages=100))
+    assert repr(found) == f"{how}: {arrive} of 100 arrived; the end was {last}"
 
 
 def test_labels_as_aiortc_writes_them() -> None:
