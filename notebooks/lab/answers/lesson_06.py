@@ -46,6 +46,7 @@ register(
 register(
     "06 queue",
     right="a",
+    also=("the network", "network", "the link", "link"),
     look="the only row with more than a few in it",
     why="they have left pc1, and nothing has come to pc2 yet that could wait there",
 )
