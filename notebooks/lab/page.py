@@ -114,11 +114,15 @@ class PageChannel:
         return self.way
 
 
+async def _page(request: web.Request) -> web.FileResponse:
+    return web.FileResponse(PAGE)
+
+
 @contextlib.asynccontextmanager
 async def served(channel: PageChannel) -> AsyncIterator[str]:
     """Serve the page on 127.0.0.1 while entered; the address."""
     app = web.Application()
-    app.router.add_get("/", lambda request: web.FileResponse(PAGE))
+    app.router.add_get("/", _page)
     app.router.add_static("/page", SHARED)
     app.router.add_get("/socket", channel.serve)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)

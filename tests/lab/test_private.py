@@ -11,7 +11,8 @@ from typing import Any
 
 import pylibsrtp
 import pytest
-from aiortc import RTCPeerConnection, RTCSctpTransport
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSctpTransport
+from aiortc.contrib.media import MediaRelay
 from conftest import run
 from faults import calling, pictures
 from taps import tapped
@@ -107,6 +108,14 @@ def test_check_list_and_roles() -> None:
         (private.first_transport, "_RTCDtlsTransport__local_certificate"),
         (lambda pc: private.look(private.first_transport(pc), "_RTCDtlsTransport__local_certificate"), "_cert"),
         (private.first_transport, "_srtp_profiles"),
+        (lambda pc: pc.getSenders()[0], "_ssrc"),
+        (lambda pc: pc.getSenders()[0], "_RTCRtpSender__mid"),
+        (lambda pc: pc.getSenders()[0], "_RTCRtpSender__rtp_history"),
+        (lambda pc: pc.getSenders()[0], "_RTCRtpSender__rtp_header_extensions_map"),
+        (lambda pc: pc.getSenders()[0], "_send_keyframe"),
+        (private.first_transport, "_send_rtp"),
+        (lambda pc: pc.getReceivers()[0], "_RTCRtpReceiver__jitter_buffer"),
+        (lambda pc: MediaRelay().subscribe(MediaStreamTrack()), "_queue"),
         (lambda pc: pc.getReceivers()[0], "_RTCRtpReceiver__jitter_buffer"),
         (lambda pc: private.look(pc.getReceivers()[0], "_RTCRtpReceiver__jitter_buffer"), "_packets"),
         (lambda pc: pc.getReceivers()[0], "_RTCRtpReceiver__decoder_queue"),
