@@ -167,7 +167,7 @@ def test_the_benchmark_measures_the_lessons_last_and_only_where_they_can_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done: list[str] = []
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--rounds", "1"])
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--rounds", "1", "--seconds", "0.3"])
     monkeypatch.setattr(benchmark, "by_size", lambda *_: done.append("by size"))
     monkeypatch.setattr(benchmark, "from_process_start", lambda *_: done.append("from process start"))
     monkeypatch.setattr(subprocess, "run", lambda command, **_: done.append(" ".join(command[2:4])))
