@@ -20,6 +20,10 @@ badnetwork  calls over a bad network, and what they show
 channels  data channels through loss, a file, labels, endings
 lossy     loopback's window over a bad network: a program
 clinic    calls with a fault, and the grading of a diagnosis; clinic_faults, clinic_evidence, clinic_solver
+changes   a running call that changes: tracks, directions, one lost packet among two
+crowd     one camera for several viewers, a mesh, what they cost
+forward   a server that passes packets on, undecoded; janus: a real one, in a network of its own
+page      a page in a real browser, in a call with a cell: the polite side of glare
 """
 
 import loopback  # noqa: F401  first: it imports cv2 before aiortc, which has to be so in every process  # isort: skip
