@@ -444,7 +444,7 @@ async def _noticing(near: Caller, server: Relay, began: float) -> list[tuple[str
         note("bye")
 
     async def socket() -> None:
-        await until(lambda: server.gone, "the socket is still open", 8)
+        await until(lambda: server.gone, "the socket is still open")
         note("ping" if server.gone[0].how == "no pong" else "socket")
 
     watching = asyncio.create_task(socket())
@@ -453,8 +453,8 @@ async def _noticing(near: Caller, server: Relay, began: float) -> list[tuple[str
             await media()
     except CallError:
         note("media")
-    with contextlib.suppress(CallError):
-        await watching
+    with contextlib.suppress(CallError, TimeoutError):
+        await asyncio.wait_for(watching, 1.5)
     return sorted(found.items(), key=lambda one: one[1])
 
 

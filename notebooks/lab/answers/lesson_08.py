@@ -55,13 +55,6 @@ register(
     why="25 s until the next ping, and 20 s of waiting for its pong: on average a little more than half a minute",
 )
 register(
-    "08 event",
-    right="connect",
-    also=("on connect", "socket.on connect", "client.on connect", "connect event", "the connect event"),
-    look="what every Person above has heard first, and after the server's return once more",
-    why="it comes at the first connection and at each later one, so one handler serves both",
-)
-register(
     "08 deliver",
     cases=arrivals,
     look="the first number that is missing: what comes after it has to wait",
