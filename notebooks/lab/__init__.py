@@ -20,6 +20,10 @@ badnetwork  calls over a bad network, and what they show
 channels  data channels through loss, a file, labels, endings
 lossy     loopback's window over a bad network: a program
 clinic    calls with a fault, and the grading of a diagnosis; clinic_faults, clinic_evidence, clinic_solver
+sockets   signalling over WebSockets, the other end in a process of its own
+rooms     rooms of socket.io; one that two servers share through Redis
+room_server  the socket.io server of the tutorials, also a program
+ringing   call control, from the phone's table, driven and drawn
 changes   a running call that changes: tracks, directions, one lost packet among two
 crowd     one camera for several viewers, a mesh, what they cost
 forward   a server that passes packets on, undecoded; janus: a real one, in a network of its own
