@@ -79,10 +79,17 @@ class Overheard(FaultyChannel):
 class Patient:
     """A call with faults, and the instruments to look at it. `call` and `tap` are what they are in every lesson."""
 
+    call: Call
+    ticks: int  # of TICK seconds or more, since admission
+    connected_ticks: int  # since both peers say connected
+    still: int  # ticks without a new picture at pc2, after the first
+    made_still: int  # ticks without a new picture at pc1, after the first
+    pauses: int  # how often the picture stood, and went on
+
     def __init__(self, name: str, faults: Sequence[Illness], edits: Sequence[Edit] = ()) -> None:
         self.name, self._faults = name, tuple(faults)
         self.ticks = self.connected_ticks = self.still = self.made_still = 0
-        self.pauses = 0  # how often the picture stood, and went on
+        self.pauses = 0
         self.nurses: list[asyncio.Task[None]] = []  # of the faults: they end with the patient
         self._acts = [fault.act for fault in faults if fault.act]
         one, two = asyncio.Queue[str](), asyncio.Queue[str]()
@@ -131,7 +138,7 @@ class Patient:
         rows = changes(sent, taken)
         note = "" if rows else f"the {kind} came as it was sent"
         note = f"and {len(rows) - 4} more lines that did not come" if len(rows) > 6 else note
-        shown = [(one or "(nothing)", other or "(nothing)") for one, other in rows]
+        shown: list[tuple[str, ...]] = [(one or "(nothing)", other or "(nothing)") for one, other in rows]
         return Table(
             ("as sent", "as it came"), [("", shown[: 4 if len(rows) > 6 else 6])], (50, 50), code=(0, 1), note=note
         )
@@ -441,7 +448,7 @@ class Clinic:
         """Grade a diagnosis of the patient who was admitted last, or of that one: print what is right, and of what is
         not what it would have looked like. Layer 1 point, cause 1, evidence that separates 2."""
         given = [evidence] if isinstance(evidence, str) or callable(evidence) else evidence
-        if any(unanswered(one) for one in (layer, cause, given)) or not given:
+        if isinstance(given, EllipsisType) or any(unanswered(one) for one in (layer, cause, given)) or not given:
             print("not yet: replace the dots by your diagnosis: a layer, a cause, and the evidence.")
             return
         patient = self._last(patient)
@@ -543,12 +550,14 @@ class Clinic:
 
     def book(self) -> Table:
         """Return the names of all faults that are known here, by layer."""
-        rows = [(layer, "; ".join(one.name for one in BOOK if one.layer == layer)) for layer in LAYERS]
+        rows: list[tuple[str, ...]] = [
+            (layer, "; ".join(one.name for one in BOOK if one.layer == layer)) for layer in LAYERS
+        ]
         return Table(("layer", "faults"), [("", rows)], (16, 84))
 
     def alike(self) -> Table:
         """Return the faults that look alike, and what tells them apart."""
-        rows, seen = [], set[str]()
+        rows, seen = list[tuple[str, ...]](), set[str]()
         for one in BOOK:
             if one.name not in seen:
                 other = ILLNESSES[one.twin]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .faults import Cut, Edit, WireFault, change, drop
-from .private import decoder_queue
+from .private import decoder_queue, unread_queue
 from .wire import Datagram, Fault, Forward, Later
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Hanging(loopback.SyntheticSource):
     """A source that gives so many pictures, then none, and no error either."""
 
     def __init__(self, pictures: int) -> None:
-        super().__init__(*SIZE, RATE)
+        super().__init__(SIZE[0], SIZE[1], RATE)
         self.left, self._end = pictures, asyncio.Event()
 
     async def next(self) -> tuple[loopback.Picture, float]:
@@ -189,7 +189,7 @@ class Covered(loopback.SyntheticSource):
     """A source that is black after so many pictures, as with a lid before the lens."""
 
     def __init__(self, pictures: int) -> None:
-        super().__init__(*SIZE, RATE)
+        super().__init__(SIZE[0], SIZE[1], RATE)
         self.left = pictures
 
     async def next(self) -> tuple[loopback.Picture, float]:
@@ -218,8 +218,7 @@ async def stop_reading(patient: Patient) -> None:
     for task in patient.call.pc2.tasks:
         if getattr(task.get_coro(), "__name__", "") == "receive_frames":
             task.cancel()
-    track = patient.call.pc2.pc.getReceivers()[0].track
-    patient.nurses.append(asyncio.create_task(trim(vars(track)["_queue"], 300)))
+    patient.nurses.append(asyncio.create_task(trim(unread_queue(patient.call.pc2), 300)))
 
 
 async def trim(waiting: asyncio.Queue[Any], most: int) -> None:
@@ -242,7 +241,7 @@ async def hang_decoder(patient: Patient) -> None:
             pass
         return task
 
-    waiting.get = hang  # type: ignore[method-assign]
+    vars(waiting)["get"] = hang  # in front of the class's own
     patient.nurses.append(asyncio.create_task(thin(waiting, 300)))
 
 

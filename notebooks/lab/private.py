@@ -7,6 +7,7 @@ tests/lab/test_private.py has a guard for each.
 
 from loopback import Peer, dtls_transports  # first: loopback imports cv2 before aiortc  # isort: skip
 
+import asyncio
 import importlib.metadata
 import queue
 from collections.abc import Callable
@@ -42,6 +43,7 @@ __all__ = [
     "srtp_profile",
     "srtp_sessions",
     "target_bitrate",
+    "unread_queue",
     "waiting",
 ]
 
@@ -232,6 +234,13 @@ def decoder_queue(peer: AnyPeer) -> queue.Queue[Any]:
     aiortc has no way to reach its decoder."""
     receiver = (peer.pc if isinstance(peer, Peer) else peer).getReceivers()[0]
     found: queue.Queue[Any] = look(receiver, "_RTCRtpReceiver__decoder_queue")
+    return found
+
+
+def unread_queue(peer: AnyPeer) -> asyncio.Queue[Any]:
+    """Return the queue from which recv() of a peer's first received track takes its pictures. Private: it is the
+    track's own."""
+    found: asyncio.Queue[Any] = look((peer.pc if isinstance(peer, Peer) else peer).getReceivers()[0].track, "_queue")
     return found
 
 
