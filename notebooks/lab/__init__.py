@@ -19,14 +19,18 @@ again     cells that take a step, run twice
 badnetwork  calls over a bad network, and what they show
 channels  data channels through loss, a file, labels, endings
 lossy     loopback's window over a bad network: a program
-clinic    calls with a fault, and the grading of a diagnosis; clinic_faults, clinic_evidence, clinic_solver
+clinic    calls with a fault, and the grading of a diagnosis
+clinic_faults  the faults, and what each one does
+clinic_evidence  what a learner can see of a call
+clinic_solver  a program that diagnoses from that alone
 sockets   signalling over WebSockets, the other end in a process of its own
 rooms     rooms of socket.io; one that two servers share through Redis
 room_server  the socket.io server of the tutorials, also a program
 ringing   call control, from the phone's table, driven and drawn
 changes   a running call that changes: tracks, directions, one lost packet among two
 crowd     one camera for several viewers, a mesh, what they cost
-forward   a server that passes packets on, undecoded; janus: a real one, in a network of its own
+forward   a server that passes packets on, undecoded
+janus     a real one, in a network of its own
 page      a page in a real browser, in a call with a cell: the polite side of glare
 """
 
