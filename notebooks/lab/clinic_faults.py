@@ -35,7 +35,7 @@ NOTHING = "I call, and nothing happens. It never says connected."
 NO_PICTURE = "It says connected. There is no picture."
 STANDS = "There was a picture. Then it stood still."
 JERKS = "The picture stops, goes on, and stops again."
-BLACK = "There was a picture. Now it is black, and moving black is still black."
+BLACK = "There was a picture. Then it went black."
 
 
 class Thread(NamedTuple):
@@ -621,7 +621,7 @@ BOOK = (
         twin="source hangs",
         tells=("media out, not in", "pictures are made"),
         looks="SRTP goes out at pc1 and comes in at pc2 no more; pictures are made as before",
-        cure="look at the way: STUN passes, so the pair lives; something lets small datagrams through only",
+        cure="look at the way: STUN and RTCP pass, so the connection lives; something on it stops the media",
         shows=lambda p: p.count("SRTP", "pc1", "out") >= p.count("SRTP", "pc2", "in") + 25 and p.still >= 20,
         wire=lambda: [Cut(after=60, layer="SRTP", who="pc1")],
     ),
