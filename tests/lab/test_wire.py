@@ -184,18 +184,26 @@ def test_a_tap_sees_what_the_guard_lets_through_and_nothing_else() -> None:
     run(scenario())
 
 
-def test_a_tap_needs_peers_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tap_needs_peers() -> None:
     with pytest.raises(TypeError, match=r"Tap\(call\)"):
         Tap()
     with pytest.raises(TypeError, match=r"Tap\(call\)"):
         Tap(loopback.Log())  # type: ignore[arg-type]
-    monkeypatch.setattr(Tap, "KEPT", 20)
+
+
+def test_a_tap_forgets_old_media_but_neither_the_first_nor_the_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tap, "KEPT", 40)
 
     async def scenario() -> None:
         async with tapped() as (call, tap):
-            await pictures(call, 20)
-            assert len(tap) <= 20
-            assert not tap.only("STUN")
+            set_up = tap.only("STUN") + tap.only("DTLS")
+            first = tap.only("SRTP")[:4]
+            assert first
+            await pictures(call, 30)
+            assert len(tap) <= 40
+            assert (tap.only("STUN") + tap.only("DTLS"))[: len(set_up)] == set_up
+            assert tap.only("SRTP")[: len(first)] == first
+            assert tap.datagrams == sorted(tap.datagrams, key=lambda datagram: datagram.t)
 
     run(scenario())
 
