@@ -166,8 +166,10 @@ class Coturn:
         return RTCIceServer(uri, username=self.user, credential=self.password)
 
     async def client(self) -> TurnClient:
-        """Return a TURN client of the server."""
-        stored = json.loads(RECORDED.read_text(encoding="utf-8"))["by hand"] if not self.running else []
+        """Return a TURN client of the server. Where it does not run it plays a recorded conversation: that of a server
+        with more options is the one about its errors."""
+        conversation = "two errors" if self.options else "by hand"
+        stored = json.loads(RECORDED.read_text(encoding="utf-8"))[conversation] if not self.running else []
         return await TurnClient(self, read_passed(stored)).open()
 
     async def start(self) -> Coturn:
@@ -245,8 +247,9 @@ class Coturn:
         return "coturn is not installed (turnserver was not found): the relayed call below is a recorded one"
 
 
-def store(runs: Mapping[str, Run], by_hand: Iterable[Passed], when: str) -> None:
-    """Make these the recorded runs, and this the conversation by hand; `when` is the day and the versions."""
+def store(runs: Mapping[str, Run], conversations: Mapping[str, Iterable[Passed]], when: str) -> None:
+    """Make these the recorded runs, and these the conversations with a server, "by hand" and "two errors"; `when` is
+    the day and the versions."""
 
     def hexed(passed: Iterable[Passed]) -> list[tuple[str, str, str]]:
         return [(one.way, one.over, one.data.hex()) for one in passed]
@@ -255,7 +258,7 @@ def store(runs: Mapping[str, Run], by_hand: Iterable[Passed], when: str) -> None
         name: asdict(run) | {"recorded": f"recorded run: {when}", "below": hexed(first_of_each(run.below))}
         for name, run in runs.items()
     }
-    found["by hand"] = hexed(by_hand)
+    found |= {name: hexed(passed) for name, passed in conversations.items()}
     RECORDED.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -129,11 +129,42 @@ def test_without_coturn_the_recorded_run_is_shown_and_says_so(monkeypatch: pytes
 
 def test_the_recorded_runs_hold_no_secret() -> None:
     stored = json.loads(RECORDED.read_text(encoding="utf-8"))
-    assert set(stored) == {*NAMES, "by hand"}
+    assert set(stored) == {*NAMES, "by hand", "two errors"}
     assert "password" not in RECORDED.read_text(encoding="utf-8")
 
 
 # ---- TURN by hand ----------------------------------------------------------------------------------------------------
+
+
+async def refused(coturn: Coturn) -> list[str]:
+    """Go through the conversation of lesson 04 with a server that says another address, and denies one; return what it
+    has lent and said."""
+    client = await coturn.client()
+    client.sign(await client.request("Allocate", {"REQUESTED-TRANSPORT": UDP}))
+    lent = (await client.request("Allocate", {"REQUESTED-TRANSPORT": UDP}))["XOR-RELAYED-ADDRESS"].split(":")[0]
+    peers = [("198.51.100.7", 5000), ("198.51.100.8", 5000)]
+    said = [(await client.request("CreatePermission", {"XOR-PEER-ADDRESS": peer})).summary for peer in peers]
+    client.close()
+    return [lent, *said]
+
+
+def test_the_two_errors_are_the_same_where_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = "--external-ip=192.0.2.1/127.0.0.1", "--denied-peer-ip=198.51.100.7"
+    words = [
+        "192.0.2.1",
+        "CreatePermission error response, 403 Forbidden IP",
+        "CreatePermission success response",
+    ]
+
+    async def scenario() -> None:
+        if shutil.which("turnserver"):
+            server = await Coturn(*options).start()
+            assert await refused(server) == words
+            await server.close()
+        monkeypatch.setattr("shutil.which", lambda name: None)
+        assert await refused(await Coturn(*options).start()) == words
+
+    run(scenario())
 
 
 async def spoken(coturn: Coturn) -> tuple[list[Decoded], list[tuple[str, ...]], list[bytes]]:
