@@ -40,8 +40,8 @@ from .sockets import CHANNELS, RUNNING, Kept, end_now, until
 
 __all__ = [
     *("Cost", "Numbered", "Outage", "Person", "Redis", "RoomChannel", "RoomServer", "SharedRoom"),
-    *("by_length", "clear", "each_third", "in_order", "inversions", "lost_and_back", "order_of", "pair"),
-    *("room_server", "shared"),
+    *("by_length", "call_between", "clear", "each_third", "in_order", "inversions"),
+    *("lost_and_back", "order_of", "people", "room_server", "shared"),
 ]
 
 RECORDED = Path(__file__).with_name("rooms_run.json")
@@ -182,11 +182,11 @@ class RoomServer(Kept):
         return self
 
     @classmethod
-    def port_now(cls) -> int:
-        """The port of the lesson's present server."""
+    def url_now(cls) -> str:
+        """Where the lesson's present server is."""
         one = cls.open[cls.__name__]
         assert isinstance(one, RoomServer)
-        return one.port
+        return one.url
 
     async def die(self) -> None:
         """End all at once and without a word, as a process does that is killed; start() brings it back."""
@@ -204,10 +204,27 @@ class RoomServer(Kept):
         await self.die()
 
 
-async def pair(**options: Any) -> tuple[Person, Person]:
-    """Return Ann and Ben in a room of a new server with these options."""
+async def people(*names: str, **options: Any) -> list[Person]:
+    """Return people in a room of a new server with these options; they come one after the other."""
     server = await RoomServer(**options).start()
-    return await Person("Ann").join(server.url), await Person("Ben").join(server.url)
+    return [await Person(name).join(server.url) for name in names]
+
+
+async def call_between(
+    one: Person,
+    other: Person,
+    around: Callable[[loopback.Channel], loopback.Channel] = lambda channel: channel,
+    **options: Any,
+) -> loopback.Call:
+    """Return a connected call whose texts go through the room of these two, each end's channel put into `around`."""
+    ends = around(RoomChannel(one)), around(RoomChannel(other))
+    call = loopback.Call(loopback.SyntheticSource(320, 240, 30), channels=ends, **options)
+    try:
+        await call.run()
+    except BaseException:
+        await call.close()
+        raise
+    return call
 
 
 async def lost_and_back(*, rejoins: bool = False) -> tuple[Person, Person, bool]:

@@ -52,7 +52,7 @@ from loopback import (
 
 __all__ = [
     *("Caller", "Noticed", "OtherProgram", "Relay", "Report", "SocketChannel"),
-    *("connect", "gone", "merged", "until"),
+    *("call_through", "connect", "gone", "merged", "until"),
 ]
 
 HERE = "127.0.0.1"
@@ -269,6 +269,18 @@ class Caller(Kept):
             self._closed = True
             await asyncio.gather(self.track.retire(), self.pc1.close())
             await self.channel.close()
+
+
+async def call_through(server: Relay) -> loopback.Call:
+    """Return a connected call with both ends here, whose texts go through that server."""
+    channels = await connect(server.url, "pc1"), await connect(server.url, "pc2")
+    call = loopback.Call(SyntheticSource(320, 240, 30), channels=channels)
+    try:
+        await call.run()
+    except BaseException:
+        await call.close()
+        raise
+    return call
 
 
 class Report(NamedTuple):

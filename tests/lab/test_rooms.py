@@ -24,13 +24,14 @@ from lab.rooms import (
     RoomServer,
     SharedRoom,
     by_length,
+    call_between,
     clear,
     each_third,
     in_order,
     inversions,
     lost_and_back,
     order_of,
-    pair,
+    people,
 )
 from lab.sockets import RUNNING, Kept
 
@@ -45,8 +46,8 @@ def nothing_is_left() -> Iterator[None]:
 
 def test_a_room_for_two() -> None:
     async def scenario() -> None:
-        ann, ben = await pair()
-        cem = await Person("Cem").join(f"http://127.0.0.1:{RoomServer.port_now()}")
+        ann, ben = await people("Ann", "Ben")
+        cem = await Person("Cem").join(RoomServer.url_now())
         assert [person.words for person in (ann, ben, cem)] == [["created"], ["joined"], ["full"]]
         await ann.say("hello")
         await cem.say("let me in")
@@ -59,15 +60,13 @@ def test_a_room_for_two() -> None:
     run(scenario())
 
 
-async def calling(channels: Any) -> str:
-    """Return what came of a call: "" or its error."""
-    call = loopback.Call(loopback.SyntheticSource(160, 120, 20), channels=channels, deadline=1)
+async def calling(around: Any = lambda channel: channel, **options: Any) -> str:
+    """Return what came of a call through a room of such a server: "" or its error."""
     try:
-        await call.run()
+        call = await call_between(*await people("Ann", "Ben", **options), around, deadline=1)
     except loopback.CallError as error:
         return str(error)
-    finally:
-        await call.close()
+    await call.close()
     return ""
 
 
@@ -75,12 +74,9 @@ def test_what_overtakes_and_three_cures() -> None:
     async def scenario() -> None:
         assert await order_of(6, each_third) == [1, 2, 4, 5, 3, 6]
         assert await order_of(6, each_third, async_handlers=False) == [1, 2, 3, 4, 5, 6]
-        channels = [RoomChannel(one) for one in await pair(look_up=by_length)]
-        assert "still waits for the candidate" in await calling(channels)
-        channels = [RoomChannel(one) for one in await pair(look_up=by_length, async_handlers=False)]
-        assert await calling(channels) == ""
-        channels = [Numbered(RoomChannel(one), in_order) for one in await pair(look_up=by_length)]
-        assert await calling(channels) == ""
+        assert "still waits for the candidate" in await calling(look_up=by_length)
+        assert await calling(look_up=by_length, async_handlers=False) == ""
+        assert await calling(lambda channel: Numbered(channel, in_order), look_up=by_length) == ""
         await clear()
 
     run(scenario(), 40)
@@ -117,7 +113,7 @@ def test_who_comes_back_has_to_join_again() -> None:
 
 def test_a_channel_of_a_room_ends_in_our_error() -> None:
     async def scenario() -> None:
-        ann, ben = await pair()
+        ann, ben = await people("Ann", "Ben")
         channel, other = RoomChannel(ann), RoomChannel(ben)
         await channel.send("hello")
         assert await other.receive() == "hello"
