@@ -16,9 +16,16 @@ if __name__ == "__main__":  # as a program it is on its own; in a lesson or a te
 import loopback  # before aiortc: it imports cv2  # isort: skip
 
 import argparse
+import asyncio
 import functools
+import json
+import tempfile
 from typing import Any
 
+import cv2
+from IPython.display import Image
+
+from lab.draw import png_of
 from lab.faults import Loss
 from lab.wire import Datagram, Tap
 from loopback import Call, Session
@@ -107,6 +114,26 @@ def main(arguments: list[str] | None = None) -> int:
         return loopback.main(others)
     finally:
         vars(loopback)["Session"] = stock
+
+
+async def seen(loss: float, seconds: float = 1.7) -> tuple[Image, dict[str, Any]]:
+    """Run this program for some seconds without a window; return what its window would show, and its report."""
+    with tempfile.TemporaryDirectory() as folder:
+        view = Path(folder) / "view.png"
+        options = ("--loss", str(loss), "--seconds", str(seconds), "--size", "320x240", "--view", "none", "--json")
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, __file__, *options, "--snapshot", str(view)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            report, _ = await program.communicate()
+        finally:
+            if program.returncode is None:  # the cell was interrupted
+                program.terminate()
+                await program.wait()
+        shown = cv2.cvtColor(cv2.resize(cv2.imread(str(view)), None, fx=0.75, fy=0.75), cv2.COLOR_BGR2RGBA)
+    return Image(png_of(shown), format="png"), json.loads(report)
 
 
 if __name__ == "__main__":

@@ -65,14 +65,18 @@ async def until_lost(session: Any) -> None:
     assert not session.tap.only("SRTP", "pc1", "out")[0].dropped
 
 
-def test_as_a_program_it_reports_the_losses(capsys: pytest.CaptureFixture[str]) -> None:
-    stock = loopback.Session
-    arguments = ["--loss", "0.3", "--size", "160x120", "--seconds", "2.2", "--view", "none", "--json"]
-    assert lossy.main(arguments) == 0
-    report = json.loads(capsys.readouterr().out)
+def test_as_a_program_it_reports_the_losses_and_shows_its_view() -> None:
+    view, report = run(lossy.seen(0.3, seconds=2))
     assert report["loss"] == 0.3
     assert report["packets_lost"] > 0
     assert report["frames"]["misread"] == 0
+    assert view.data.startswith(b"\x89PNG")
+
+
+def test_loopback_has_its_own_session_again(capsys: pytest.CaptureFixture[str]) -> None:
+    stock = loopback.Session
+    assert lossy.main(["--loss", "0", "--size", "160x120", "--seconds", "0.2", "--view", "none", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["packets_lost"] == 0
     assert loopback.Session is stock
     assert restored()
 
