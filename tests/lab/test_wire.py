@@ -201,7 +201,7 @@ def test_a_tap_forgets_old_media_but_neither_the_first_nor_the_set_up(monkeypatc
             assert first
             await pictures(call, 30)
             assert len(tap) <= 40
-            assert (tap.only("STUN") + tap.only("DTLS"))[: len(set_up)] == set_up
+            assert [datagram for datagram in set_up if datagram not in tap.datagrams] == []
             assert tap.only("SRTP")[: len(first)] == first
             assert tap.datagrams == sorted(tap.datagrams, key=lambda datagram: datagram.t)
 
