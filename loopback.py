@@ -689,15 +689,15 @@ async def in_time(call: Call, scripts: list[Coroutine[Any, Any, None]]) -> None:
                 connected = {peer.pc.connectionState for peer in call.peers} == {"connected"}
                 why = diagnosis(*call.peers)
                 if late > 0.2 * call.deadline:  # then that is the cause
-                    why = (
-                        f"This machine is too busy, the program was kept waiting for {late:.1f} s: end other programs, "
-                    )
-                    why += (
-                        f"or give it more time (--deadline 30) or less to do (--size 320x240). {layers(*call.peers)}."
-                    )
+                    why = f"This machine is too busy, the program was kept waiting for {late:.1f} s: end other programs"
+                    why += ", or give it more time (--deadline 30) or less to do (--size 320x240). "
+                    why += f"{layers(*call.peers)}."
                 raise CallError(f"{'no picture' if connected else 'not connected'} after {call.deadline:g} s. {why}")
     finally:
         await cancelled(*tasks)
+
+
+LAYERS = ("signalling", "ICE", "DTLS", "SRTP", "picture")
 
 
 class Layer(NamedTuple):
@@ -794,24 +794,21 @@ class Health:
         """How far each layer of the call is at this peer."""
         peer, pc, dtls = self.peer, self.peer.pc, self.dtls_state
         if pc.connectionState == "closed":
-            return tuple(Layer(name, "", "closed") for name in ("signalling", "ICE", "DTLS", "SRTP", "picture"))
+            return tuple(Layer(name, "", "closed") for name in LAYERS)
         marks = {"checking": "working", "connecting": "working", "failed": "failed"}
         marks |= {"connected": "done", "completed": "done"}
         begun = "working" if peer.draft or pc.signalingState != "stable" else ""
         agreed = pc.signalingState == "stable" and pc.remoteDescription is not None
         media, keys = peer.picture is not None or self.bytes_sent > 0, dtls == "connected"
         picture = any(one.picture is not None for one in (peer, *peer.tracks) if hasattr(one, "picture"))
-        return (
-            Layer("signalling", "done" if agreed else begun, pc.signalingState),
-            Layer("ICE", marks.get(pc.iceConnectionState, ""), pc.iceConnectionState),
-            Layer("DTLS", marks.get(dtls, ""), dtls.replace("none", "new")),
-            Layer(
-                "SRTP",
-                "done" if media else "working" * keys,
-                "(packets)" if media else "(keys)" if keys else "(no keys)",
-            ),
-            Layer("picture", "done" if picture else "", "(there)" if picture else "(none)"),
+        found = (
+            ("done" if agreed else begun, pc.signalingState),
+            (marks.get(pc.iceConnectionState, ""), pc.iceConnectionState),
+            (marks.get(dtls, ""), dtls.replace("none", "new")),
+            ("done", "(packets)") if media else ("working", "(keys)") if keys else ("", "(no keys)"),
+            ("done", "(there)") if picture else ("", "(none)"),
         )
+        return tuple(Layer(name, *mark_and_state) for name, mark_and_state in zip(LAYERS, found, strict=True))
 
     @property
     def trouble(self) -> tuple[int, str]:
@@ -1645,13 +1642,9 @@ def what_it_made(done: Done, known: str = "") -> list[tuple[str, str]]:
     elif isinstance(done.made, list):
         for one in done.made:
             candidate = parse_candidate(one if isinstance(one, str) else one["candidate"])
+            kinds = "host: one of its own addresses; srflx: as seen from outside; relay: a relay's"
             told.append((f"{candidate.protocol} {candidate.ip} port {candidate.port}", "where to send test datagrams"))
-            told.append(
-                (
-                    f"typ {candidate.type}",
-                    "host: one of its own addresses; srflx: as seen from outside; relay: a relay's",
-                )
-            )
+            told.append((f"typ {candidate.type}", kinds))
             told.append((f"priority {candidate.priority}", "the higher, the sooner it is tried and taken"))
     elif isinstance(done.made, Pair):
         told = [(done.made.local, "this peer's end of the pair that works"), (done.made.remote, "the other end")]
@@ -1748,10 +1741,8 @@ def blamed(sides: tuple[Side, Side], why: str) -> tuple[Side, Side]:
     up = [next((n for n, layer in enumerate(side.layers) if layer.mark != "done"), 9) for side in sides]
 
     def blame(side: Side, place: int) -> Side:
-        layers = [
-            layer._replace(mark="failed", why=why) if n == place else layer for n, layer in enumerate(side.layers)
-        ]
-        return side._replace(layers=tuple(layers)) if place == min(up) else side
+        failed = {place: {"mark": "failed", "why": why}} if place == min(up) else {}
+        return side._replace(layers=tuple(one._replace(**failed.get(n, {})) for n, one in enumerate(side.layers)))
 
     return blame(sides[0], up[0]), blame(sides[1], up[1])
 
@@ -1875,11 +1866,12 @@ class View:
             cv2.resize(picture, (wide, high), dst=self.canvas[y : y + high, x : x + wide])
             return
         area[:] = EMPTY
-        for size in (0.85, 0.75, 0.65, 0.55):  # smaller where it would not fit
-            columns = int((area.shape[1] / self.letter - 1.4) / (0.5 * size))
-            lines = [
-                (line, colour) for words, colour in side.words for line in textwrap.wrap(printable(words), columns)
-            ]
+        room = area.shape[1] / self.letter - 1.4
+        for size in (0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55):  # smaller where it would not fit
+            lines = []
+            for text, colour in ((printable(words), colour) for words, colour in side.words):
+                columns = 0.96 * room * len(text) / (self._wide(text, size) or 1)
+                lines += [(line, colour) for line in textwrap.wrap(text, max(int(columns), 1))]
             if len(lines) * 1.5 * size * self.letter < area.shape[0] - self.letter:
                 break
         for number, (line, colour) in enumerate(lines):
