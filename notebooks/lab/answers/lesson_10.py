@@ -1,7 +1,24 @@
 """Answers of lesson 10, the fault clinic: of its recap. What its patients have stands in lab.clinic_faults."""
 
-from ..check import Question, register_quiz
+from ..check import Case, Question, register, register_quiz
 
+WELL = [("checks", 4, 4), ("DTLS", 2, 2), ("SRTP", 90, 88), ("to be decoded", 44, 44), ("to be read", 44, 43)]
+CLOSED = [("checks", 6, 0), ("DTLS", 0, 0), ("SRTP", 0, 0)]
+UNREAD = [*WELL[:-1], ("to be read", 44, 0)]
+
+register(
+    "10 where",
+    cases=[
+        Case((WELL,), "well", "a call that is well"),
+        Case((CLOSED,), "checks", "checks go out, none comes in"),
+        Case((UNREAD,), "to be read", "decoded and not read"),
+        Case(([("messages", 3, 3), ("checks", 0, 0)],), "well", "nothing has gone in yet"),
+        Case(([("SRTP", 90, 0), ("to be decoded", 0, 0), ("to be read", 0, 0)],), "SRTP", "the media are cut"),
+        Case(([],), "well", "no counter at all"),
+    ],
+    look="the cases: what went in is not 0, what came out is",
+    why="a symptom stands far up, and the fault is where the count ends",
+)
 register_quiz(
     "10",
     Question(
