@@ -47,6 +47,7 @@ register(
 register(
     "07 who",
     right="b",
+    also=("pc2 closed the channel", "pc2 that closed the channel"),
     look="which peer has sent the first RE-CONFIG, and whether there is an ABORT",
     why="pc2 asks first for a reset of its stream; pc1 grants it and asks for its own; the connection lives",
 )
