@@ -1727,13 +1727,9 @@ def sides(call: Call) -> tuple[Side, Side]:
     caption = f"{call.track.source.label[-24:]}   {given}"
     if call.back and not call.closed:
         title, picture, caption = f"{one.name} received", one.picture, received(call.back, two)
-    return (
-        Side(one.name, title, picture, waiting, caption, one.health.layers, "bit rate {:.0f} kbit/s"),
-        Side(
-            *(two.name, f"{two.name} received", two.picture, waiting),
-            *(received(call.track, one), two.health.layers, "delay {:.1f} ms"),
-        ),
-    )
+    left = Side(one.name, title, picture, waiting, caption, one.health.layers, "bit rate {:.0f} kbit/s")
+    title, caption = f"{two.name} received", received(call.track, one)
+    return left, Side(two.name, title, two.picture, waiting, caption, two.health.layers, "delay {:.1f} ms")
 
 
 def blamed(sides: tuple[Side, Side], why: str) -> tuple[Side, Side]:
