@@ -42,7 +42,7 @@ __all__ = [
         "direction_table",
         "directions",
     ),
-    *("longest_gap", "m_lines", "overheard", "ssrc_of", "transceiver_of", "without_rtx"),
+    *("longest_gap", "m_lines", "overheard", "ssrc_of", "transceiver_of", "two_tracks", "without_rtx"),
 ]
 
 DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
@@ -92,6 +92,31 @@ async def _retired_with(track: OutgoingTrack) -> None:
         await asyncio.Event().wait()
     finally:
         await track.retire()
+
+
+async def _without_reports(call: Call) -> None:
+    with Tap(call, faults=[Cut(layer="SRTCP", who="pc2")]):
+        await asyncio.Event().wait()
+
+
+async def two_tracks() -> tuple[Call, RTCRtpTransceiver]:
+    """Return a call with both tracks, agreed on and running for a moment, and what serves the second one's m-line. The
+    second has grown meanwhile, from 160x120 to 240x180, so that its encoder is not the first one: aiortc makes a new
+    one for each size, and each bit rate; what pc2 reports is cut, so that this one stays."""
+    call = Call(SyntheticSource(320, 240, 30))
+    call.pc1.tasks.append(asyncio.create_task(_without_reports(call)))
+    try:
+        await call.run()
+        small = await added(call, SyntheticSource(160, 120, 30))
+        await play(another_offer(call))
+        await asyncio.sleep(0.3)
+        line = transceiver_of(call.pc1, small)
+        line.sender.replaceTrack(OutgoingTrack(SyntheticSource(240, 180, 30), replaces=small))
+        await asyncio.sleep(0.3)
+    except BaseException:
+        await call.close()
+        raise
+    return call, line
 
 
 def transceiver_of(peer: Peer, track: OutgoingTrack) -> RTCRtpTransceiver:

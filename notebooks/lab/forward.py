@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Mapping
+from typing import ClassVar
 
 from aiortc import RTCRtpSender, clock
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
@@ -90,6 +91,8 @@ class Nothing:
 class Server:
     """Both sides of the server: pc2 of the publisher's call, and pc1 of a call to each viewer."""
 
+    running: ClassVar[set[Server]] = set()
+
     def __init__(self, call: Call) -> None:
         self.call, self.inside = call, PassOn()
         self.legs: list[Call] = []
@@ -125,8 +128,14 @@ class Server:
         else:
             private.on_key_request(sender, lambda: None)
         self.inside.legs.append(leg)
-        peer.tasks.append(asyncio.create_task(leg.run()))
+        peer.tasks.append(asyncio.create_task(self._serve(leg)))
         return leg
+
+    async def _serve(self, leg: Leg) -> None:
+        try:
+            await leg.run()
+        finally:
+            self.inside.legs.remove(leg)  # nothing more is queued for a viewer who has gone
 
     def listen_to(self, leg: Call) -> None:
         """Pass on a viewer's requests for a key picture, from now on."""
@@ -143,12 +152,13 @@ class Server:
             before = meter.sent
             await asyncio.sleep(seconds)
             sent = meter.sent - before
-        connections = 1 + len(self.legs)
+        connections = 1 + len(self.inside.legs)
         uploaded = sum(datagram.size for datagram in tap.only("SRTP", direction="out"))
         return Cost(connections, connections, sent, work.encoded, work.decoded, uploaded, work.seconds, work.lasted)
 
     async def close(self) -> None:
         """Close the calls to the viewers, then the publisher's."""
+        Server.running.discard(self)
         await asyncio.gather(*(call.close() for call in self.legs))
         await self.call.close()
 
@@ -158,8 +168,12 @@ class Server:
 
 
 async def publish(source: Source) -> Server:
-    """Return a server with a publisher that sends this source. Raises CallError."""
+    """Return a server with a publisher that sends this source; one that was there before is closed, so that a cell
+    that is run twice leaves one. Raises CallError."""
+    for other in [*Server.running]:
+        await other.close()
     server = Server(Call(source))
+    Server.running.add(server)
     try:
         await server.publish()
     except BaseException:
