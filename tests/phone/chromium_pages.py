@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import environment, wait_until
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Route, expect, sync_playwright
 
 PHONE = Path(loopback.__file__).resolve().parent / "notebooks" / "phone"
 SECONDS = 30  # for anything in a browser on a busy machine
@@ -92,11 +92,36 @@ def with_smaller_pictures(route: Route) -> None:
 Opened = Callable[..., Page]
 
 
+class Shelf:
+    """Pages that tests have used and can use again: to open one takes three times as long as to load it anew."""
+
+    def __init__(self) -> None:
+        self.pages: list[Page] = []
+        self.errors: list[str] = []  # in any page
+
+    def take(self, browser: Browser, **options: Any) -> Page:
+        """Return a page of a browser context of its own."""
+        page = browser.new_context(**options).new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self.on_console)
+        return page
+
+    def on_console(self, line: ConsoleMessage) -> None:
+        if "Content Security Policy" in line.text:
+            self.errors.append(line.text)
+
+
+@pytest.fixture(scope="module")
+def shelf(chromium: Browser) -> Shelf:
+    return Shelf()  # its pages end with the browser
+
+
 @pytest.fixture
-def opened(chromium: Browser, address: str) -> Iterator[Opened]:
-    """A function that opens the page in a browser context of its own. Errors in a page fail the test."""
-    contexts: list[BrowserContext] = []
-    errors: list[str] = []
+def opened(chromium: Browser, address: str, shelf: Shelf) -> Iterator[Opened]:
+    """A function that opens the page in a browser context that is nobody else's. Errors in a page fail the test."""
+    again, once = list[Page](), list[Page]()
+    shelf.errors.clear()
 
     def open_page(
         query: str = "",
@@ -105,55 +130,74 @@ def opened(chromium: Browser, address: str) -> Iterator[Opened]:
         browser: Browser = chromium,
         media: list[str] = MEDIA,
         whole: bool = False,
+        altered: bool = False,
         **options: Any,
     ) -> Page:
         """`whole`: with pictures as large as they are, not smaller ones, which cost half, and which Chromium does not
-        make smaller still, for then their time code could not be read."""
-        context = browser.new_context(permissions=media, **{"viewport": {"width": 1280, "height": 800}} | options)
-        contexts.append(context)
-        if not whole:
-            context.route("**/page/page.js", with_smaller_pictures)
-        page = context.new_page()
-        page.set_default_timeout(SECONDS * 1000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if "Content Security Policy" in line.text else None)
+        make smaller still, for then their time code could not be read. `altered`: the test changes this page for good,
+        as routes do: no other test gets it."""
+        plain = browser is chromium and media is MEDIA and not (whole or altered or options)
+        if plain and shelf.pages:
+            page = shelf.pages.pop()
+        else:
+            page = shelf.take(browser, permissions=media, **{"viewport": {"width": 1280, "height": 800}} | options)
+            if not whole:
+                page.context.route("**/page/page.js", with_smaller_pictures)
+        (again if plain else once).append(page)
         page.goto(f"{at}/{query}")
-        expect(page.locator("#state")).to_have_text("Type a name and join.")
+        says(page, "Type a name and join.")
         return page
 
     yield open_page
-    for context in contexts:
-        if context.browser and context.browser.is_connected():
-            context.close()
-    assert errors == []
+    for page in once:
+        if page.context.browser and page.context.browser.is_connected():
+            page.context.close()
+    for page in again:
+        if not page.is_closed():
+            page.goto("about:blank")  # it leaves, and all that it holds is released
+            shelf.pages.append(page)
+    assert shelf.errors == []
+
+
+# Playwright looks at what is expected after 0.1, 0.35, 0.85 s, and then once a second; these look all the time.
 
 
 def in_state(page: Page, state: str) -> None:
-    expect(page.locator("body")).to_have_attribute("data-state", state)
+    wait_until(lambda: page.locator("body").get_attribute("data-state") == state, SECONDS)
 
 
 def says(page: Page, words: str) -> None:
-    expect(page.locator("#state")).to_contain_text(words)
+    wait_until(lambda: words in (page.locator("#state").text_content() or ""), SECONDS)
+
+
+# A mouse waits until what it clicks on has stood still for two pictures of the page, which take long to draw without a
+# GPU: here the button is told. That a mouse can press them is for the tests to see, for each button once.
+
+
+def press(page: Page, selector: str) -> None:
+    """Press a button that can be seen and is enabled."""
+    wait_until(lambda: page.locator(selector).is_enabled() and page.locator(selector).is_visible(), SECONDS)
+    page.locator(selector).evaluate("button => button.click()")
 
 
 def join(page: Page, name: str, picture: str = "", sound: str = "") -> Page:
     page.select_option("#camera", picture)
     page.select_option("#microphone", sound)
     page.fill("#name", name)
-    page.click("#enter")
+    press(page, "#enter")
     in_state(page, "idle")
     return page
 
 
 def call(page: Page, name: str) -> None:
-    page.get_by_role("button", name=f"Call {name}", exact=True).click()
+    press(page, f"role=button[name='Call {name}']")
 
 
 def connected(ann: Page, ben: Page) -> tuple[Page, Page]:
     """Ann calls Ben, and he accepts."""
     call(ann, "Ben")
     in_state(ben, "ringing")
-    ben.click("#accept")
+    press(ben, "#accept")
     for page in (ann, ben):
         in_state(page, "in call")
     return ann, ben
