@@ -176,6 +176,7 @@ class Race:
     arrived: dict[int, float] = field(default_factory=dict)  # in the order of arrival
     lost: set[int] = field(default_factory=set)  # those whose first datagram was lost
     again: int = 0  # datagrams sent again
+    held_up: int = 0  # messages that this program itself sent too late: the machine was busy
 
     @property
     def delays(self) -> dict[int, float]:
@@ -204,13 +205,18 @@ class Race:
 
 PAUSE, TAIL = 0.015, 15  # s between two messages; messages behind the race, so that the last losses are noticed, too
 ONE_WAY, RATE = 0.02, 0.1  # s, part of the datagrams
+TRIES, HELD_UP, TOO_LATE = 3, 2, 0.01  # runs at most; messages sent too late, by so many s, that spoil none
 
 
 async def race(modes: Mapping[str, Mapping[str, Any]], messages: int = 150, seed: int = 1) -> list[Race]:
     """Send the same numbered messages on channels of these kinds, each in a call of its own, all at the same time: one
     every 15 ms, through a network of 20 ms each way that loses 10 % of the datagrams. `modes` has for each name what
-    createDataChannel is given."""
-    return list(await asyncio.gather(*(_race(name, options, messages, seed) for name, options in modes.items())))
+    createDataChannel is given. A run in which this machine was too busy to send in time is made again."""
+    for _ in range(TRIES):
+        races = await asyncio.gather(*(_race(name, options, messages, seed) for name, options in modes.items()))
+        if max(one.held_up for one in races) <= HELD_UP:
+            break
+    return list(races)
 
 
 async def _race(name: str, options: Mapping[str, Any], messages: int, seed: int) -> Race:
@@ -221,6 +227,7 @@ async def _race(name: str, options: Mapping[str, Any], messages: int, seed: int)
         for number in range(messages + TAIL):
             await asyncio.sleep(max(0, begun + number * PAUSE - now()))
             found.sent[number] = now()
+            found.held_up += now() > begun + number * PAUSE + TOO_LATE
             call.channel.send(f"{number:04}".ljust(100))
         call.channel.close()  # it is closed when all is settled, and not before
         await until(lambda: call.channel.readyState == "closed", 10)
