@@ -119,7 +119,7 @@ class Person(Kept):
         try:
             await self.client.emit("message", text)
         except socketio.exceptions.BadNamespaceError as error:
-            raise ChannelError(f"{self.name} is not connected to the server") from error
+            raise ChannelError(f"{self.name} is not connected to the server ({type(error).__name__})") from error
 
     async def hears(self, what: str, seconds: float = 10.0) -> bool:
         """Wait until that was heard, a word or a message's text; return whether it was."""
@@ -227,22 +227,27 @@ async def call_between(
     return call
 
 
-async def lost_and_back(*, rejoins: bool = False) -> tuple[Person, Person, bool]:
-    """Return Ann and Ben after their server was lost and came back, and both with it; and whether Ann's connection has
-    its old name."""
+async def lost_and_back(*, rejoins: bool = False) -> tuple[Person, Person, dict[str, Any]]:
+    """Return Ann and Ben after their server was lost and came back, and both with it; and what was seen of Ann: what
+    saying something raised meanwhile, and whether her connection has its old name."""
     server = await RoomServer().start()
-    people = [Person(name, again=True, rejoins=rejoins) for name in ("Ann", "Ben")]
-    ann, ben = [await person.join(server.url) for person in people]
-    before = ann.sid
+    pair = [Person(name, again=True, rejoins=rejoins) for name in ("Ann", "Ben")]
+    ann, ben = [await person.join(server.url) for person in pair]
+    before, raised = ann.sid, ""
     await server.die()
-    for person in people:
+    for person in pair:
         await person.hears("disconnect")
+    try:
+        await ann.say("is anybody there?")
+    except ChannelError as error:
+        raised = str(error)
     await server.start()
-    for person in people:
+    for person in pair:
         await until(lambda one=person: one.connections == 2, f"{person.name} does not come back")
     if rejoins:
         await until(lambda: len(ann.words) + len(ben.words) == 4, "not both are in the room again")
-    return ann, ben, ann.sid == before
+    back = "connected again" if ann.client.connected else "gone"
+    return ann, ben, {"meanwhile": raised, "then": back, "with the old sid": ann.sid == before}
 
 
 async def clear() -> None:

@@ -102,8 +102,9 @@ def test_numbers_put_any_order_right(seed: int) -> None:
 def test_who_comes_back_has_to_join_again() -> None:
     async def scenario() -> None:
         for rejoins in (False, True):
-            ann, ben, same_name = await lost_and_back(rejoins=rejoins)
-            assert not same_name
+            ann, ben, seen = await lost_and_back(rejoins=rejoins)
+            assert "not connected" in seen["meanwhile"]
+            assert not seen["with the old sid"]
             await ann.say("hello")
             assert await ben.hears("hello", 0.3 if not rejoins else 10) is rejoins
         await clear()
