@@ -521,6 +521,8 @@ class Clinic:
         meant = layers_in(text)
         if not meant:
             return 0, f"{text!r:.40} is no layer: there are {', '.join(LAYERS)}"
+        if len(meant) > 2:
+            return 0, f"{text!r:.40} names several layers: name the one in which it lies"
         if meant & set(target.layers):
             return 1, "right"
         layer = next(one for one in LAYERS if one in meant)

@@ -22,7 +22,7 @@ from lab.clinic_evidence import FINDINGS, KNOWN, changes, findings_in
 from lab.clinic_faults import BOOK, ILLNESSES, LAYERS, Illness, named, reports
 from lab.clinic_solver import Diagnosis, solve
 
-TOGETHER = 9  # patients at once
+TOGETHER = 13  # patients at once
 STOCK = aioice.ice.get_host_addresses
 
 
@@ -205,6 +205,7 @@ def test_what_is_wrong_with_a_diagnosis_is_said(capsys: pytest.CaptureFixture[st
         assert "“answer lost” would show the same" in symptom
         assert "is not known here" in await told("signalling", "truncated answer", "it feels bad")
         assert "0: 'weather' is no layer" in await told("weather", "bad luck", "401 comes in at pc1")
+        assert "several layers" in await told("SDP, ICE or DTLS", "bad luck", "401 comes in at pc1")
         assert (await told("SDP", "cut answer: half of it", ["pc1 refused the answer"])).startswith("right")
         assert ours.records[patient.name][-1].points == 4
         assert ours.found == {"answer damaged"}
