@@ -172,10 +172,10 @@ class SignalChannel:
 
 
 class ServerClock:
-    """The server's clock, as far as this end can tell: from pings, and of those the one that was answered soonest."""
+    """The clock of the server at the other end of a socket, as far as this end can tell: from pings, and of those the
+    one that was answered soonest."""
 
     def __init__(self) -> None:
-        self.stopped = False  # the server is lost: what is known is kept
         self._pings: deque[float] = deque(maxlen=100)
         self._found: deque[tuple[float, float]] = deque(maxlen=20)  # there and back (s), the server's clock at our zero
 
@@ -448,10 +448,12 @@ class End:
         self.source, self.sound, self.codec, self.deadline = source, sound, codec, deadline
         self.save, self.answers = save, answers
         self.here_only = here_only and re.match(r"\w+://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)", url) is not None
-        self.line, self.clock = Line(url, name, self.log), ServerClock()
+        self.line = Line(url, name, self.log)
         self.line.news = self._on_news
         self.phone = Phone(name, self.line, self._act, self.log)
-        self.phone.on_pong = self.clock.on_pong
+        # A server that was started anew counts from zero: a call keeps the clock that it began with, as the page does.
+        self.clock = self._newest = ServerClock()  # of the present call, or the last; of the present socket
+        self._ping_at = 0.0  # s in the log
         self.conversation: Conversation | None = None  # while there is a call
         self.last: Conversation | None = None  # the newest one, which may have ended
         self.failure = ""  # why the last call failed, "" where none has
@@ -522,37 +524,38 @@ class End:
 
     async def _tick(self) -> None:
         """Let time pass: for the table, the clock, and the way back into the room."""
-        now, ping_at, join_at = self.log.now(), 0.0, 0.0
+        now, join_at = self.log.now(), 0.0
         while True:
             await asyncio.sleep(0.02)
             before, now = now, self.log.now()
             self.phone.wait(min(now - before, 1.0))  # a process that was halted has not waited
             if self.answers and self.phone.state == "ringing":
                 self.phone.press("accept")
-            if self.clock.stopped and self.conversation is None:
-                self.clock = ServerClock()  # another server has another clock; in a call both ends keep the old one
-                self.phone.on_pong = self.clock.on_pong
-            if self.line.open and now >= ping_at and not self.clock.stopped:
-                ping_at = now + (5 if self.clock.steady else 0.2)
-                self.line.say(self.clock.ping())
+            if self.line.open and now >= self._ping_at:
+                self._ping_at = now + (5 if self._newest.steady else 0.2)
+                self.line.say(self._newest.ping())
             out = not self.phone.inside and self.phone.state in ("away", "idle")
             if self._wanted and self.line.open and out and now >= join_at:
                 join_at = now + 2  # it may be our own old socket that has the name, for some seconds yet
                 self.phone.server("back")
 
     def _on_news(self, news: str) -> None:
-        if news == "first":
-            self.phone.press("join")
-            return
         if news == "lost":
-            self.clock.stopped = True
             if self.conversation:
                 self.conversation.channel.lose()
-        self.phone.server(news)
+        else:
+            self._newest, self._ping_at = ServerClock(), 0.0
+            self.phone.on_pong = self._newest.on_pong
+        if news == "first":
+            self.clock = self._newest
+            self.phone.press("join")
+        else:
+            self.phone.server(news)
 
     def _act(self, phone: Phone, what: str) -> None:
         """Do what the table says: make this end's peer, or close it."""
         if what == "negotiate":
+            self.clock = self._newest
             try:
                 self.conversation = self.last = Conversation(self)
             except CallError as error:  # the servers cannot be used

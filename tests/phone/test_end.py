@@ -387,7 +387,7 @@ def test_a_call_outlives_the_server_and_both_come_back(how: str) -> None:
                     await until(partial(logged, one, "server lost"))
                     assert one.phone.state == "in call"
                 assert ann.conversation is not None
-                times, clock = len(ann.conversation.arrivals.delays), ann.clock
+                times, clocks = len(ann.conversation.arrivals.delays), [one.clock for one in (ann, ben, cem)]
                 server = await asyncio.to_thread(Server, port=server.port)
                 await until(lambda: all(one.phone.inside for one in (ann, ben, cem)), 60)
                 await until(lambda: len(ann.conversation.arrivals.delays) > times + 20)  # on the old server's clock
@@ -400,8 +400,14 @@ def test_a_call_outlives_the_server_and_both_come_back(how: str) -> None:
                 await ann.hang_up()
                 await until(lambda: ben.phone.state == "idle")
                 assert ben.phone.why == "bye"
-                await until(lambda: ann.clock is not clock and ann.clock.steady)
+                # As in the page, the clock stays the same until the next call begins, in a call or out of any.
+                assert [one.clock for one in (ann, ben, cem)] == clocks
                 await cem.call("Ben")
+                assert [one.clock in clocks for one in (ann, ben, cem)] == [True, False, False]
+                await until(lambda: ben.clock.steady and cem.clock.steady)
+                await pictures(ben, cem)
+                for one in (ben, cem):
+                    await until(lambda one=one: one.last and one.last.arrivals.delays)
         finally:
             server.close()
 

@@ -506,7 +506,8 @@ def test_a_call_outlives_the_server_and_both_come_back(opened: Opened, tmp_path:
             assert (logged(page, "server lost"), logged(page, "server back"), logged(page, "hear that")) == (1, 1, 0)
         ben.click("#hangUp")
         says(ann, "Ben hung up.")
-        connected(ann, ben)  # and everything works again
+        connected(ann, ben)  # and everything works again, by the new server's clock
+        expect(ann.locator("#delay")).to_have_text(re.compile(r"^\d{1,4} ms"))
 
 
 def test_a_socket_that_broke_unheard_of_still_has_the_name(opened: Opened) -> None:
