@@ -136,18 +136,19 @@ class Names:
 
     def note(self) -> None:
         """Keep what is open, before a cell."""
-        self.before = {name: one for name, one in self.names.items() if isinstance(one, CLOSED) and name[0] != "_"}
+        self.before = {
+            name: one for name, one in self.names.items() if isinstance(one, tuple(CLOSED)) and name[0] != "_"
+        }
 
     def close_old(self) -> None:
         """Close, after a cell, what has lost its name."""
         for name, old in self.before.items():
-            if self.names.get(name) is not old and not any(one is old for one in self._named()):
-                if isinstance(old, Tap):
-                    old.close()
-                else:
-                    task = asyncio.get_running_loop().create_task(old.close())
-                    self.closing.add(task)
-                    task.add_done_callback(self.closing.discard)
+            if self.names.get(name) is old or any(one is old for one in self._named()):
+                continue
+            if asyncio.iscoroutine(closing := old.close()):
+                task = asyncio.get_running_loop().create_task(closing)
+                self.closing.add(task)
+                task.add_done_callback(self.closing.discard)
         self.before = {}
 
     def _named(self) -> Iterator[Any]:
@@ -157,7 +158,7 @@ class Names:
                 yield from one.values() if isinstance(one, dict) else one if isinstance(one, list | tuple | set) else ()
 
 
-CLOSED = (loopback.Call, RTCPeerConnection, Tap)
+CLOSED: list[type] = [loopback.Call, RTCPeerConnection, Tap]  # lab.turn and others add theirs
 ONE_LINE = (loopback.CallError, loopback.SignallingError, Mistake, asyncio.CancelledError, KeyboardInterrupt)
 
 

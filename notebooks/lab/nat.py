@@ -29,6 +29,7 @@ import aioice
 from aiortc import RTCConfiguration
 
 from . import private
+from .bench import CLOSED
 from .draw import BAD, GREEN, HUES, RED, SOFT, WHITE, Canvas, Drawing, Table
 
 __all__ = ["KINDS", "Homes", "Kind", "Machine", "Nat", "at_home", "named", "nat_matrix"]
@@ -115,6 +116,9 @@ def named(name: str, address: Address) -> Box:
     """Give a name to a port that is no socket of the toy net's own, until the box that is returned is closed."""
     box = Box.owners[address[1]] = Box(name)
     return box
+
+
+CLOSED.append(Box)
 
 
 class Machine(Box):

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import aioice
 from aioice.stun import Class, Message, Method
 
+from .bench import CLOSED
 from .draw import Table
 from .packets import Decoded, decode
 
@@ -94,6 +95,7 @@ class TurnClient(asyncio.DatagramProtocol):
         self._recorded = list(recorded)
         self._credentials: dict[str, Any] = {}
         self._key = b""
+        self._lent = False
         self._heard: asyncio.Queue[bytes] = asyncio.Queue()
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -115,7 +117,10 @@ class TurnClient(asyncio.DatagramProtocol):
 
     def sign(self, refusal: Decoded, password: str = "") -> None:
         """Sign the requests from now on with what a 401 has said, realm and nonce, and with the server's password or
-        another one. The key is the MD5 hash of user, realm and password (RFC 8489 section 9.2.2)."""
+        another one. The key is the MD5 hash of user, realm and password (RFC 8489 section 9.2.2). Raises CallError, and
+        goes on with the old signature, where this client has been through its conversation."""
+        if self._lent:
+            raise loopback.CallError(f"this client has an address already: {ANEW}")
         user, realm, password = self.server.user, refusal["REALM"], password or self.server.password
         self._credentials = {"USERNAME": user, "REALM": realm, "NONCE": refusal["NONCE"].encode()}
         self._key = hashlib.md5(f"{user}:{realm}:{password}".encode(), usedforsecurity=False).digest()
@@ -134,6 +139,7 @@ class TurnClient(asyncio.DatagramProtocol):
             raise loopback.CallError(f"the TURN server does not answer {method}: is it running?")
         if answer.summary.startswith("Allocate error response, 437"):
             raise loopback.CallError(f"this client has an address already (437): {ANEW}")
+        self._lent = self._lent or answer.summary.startswith("Allocate success")
         return answer
 
     def send(self, data: bytes, to: Address) -> None:
@@ -178,6 +184,9 @@ class TurnClient(asyncio.DatagramProtocol):
 
     def __repr__(self) -> str:
         return f"a TURN client, ≈{len(self.passed)} datagrams so far"
+
+
+CLOSED.append(TurnClient)
 
 
 # ---- Below aioice ----------------------------------------------------------------------------------------------------
