@@ -228,7 +228,8 @@ def first_page(run: Run) -> Figure:
         write(canvas, x, TOP - 20, name, pixels=12, colour="white", align="center", weight="bold")
         side = -1 if x == LEFT else 1
         write(canvas, x + 38 * side, TOP - 20, role, colour=GREY, align="right" if side < 0 else "left")
-    y = TOP
+    write(canvas, MARGIN + 32, TOP - 20, "ms", colour=GREY, align="right")
+    y: float = TOP
     for number, row in enumerate(rows):
         high = height_of(row) + spare
         if number % 2 == 0:
