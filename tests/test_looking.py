@@ -213,6 +213,15 @@ def test_nothing_is_cut_off_at_any_size(size: tuple[int, int]) -> None:
     assert view.shape == (size[1], size[0], 3)
 
 
+@pytest.mark.parametrize("words", ["it will fill it till it is full ", "WHOM DO WE MAKE WAIT NOW "])
+def test_words_use_the_whole_width_of_a_pane(words: str) -> None:
+    view = View(loopback.Log(), (962, 473))
+    canvas = shown(view, words=words * 12)
+    x, y, width, height = view.areas["pane0"]
+    inked = np.nonzero((canvas[y : y + height, x : x + width] > 150).all(axis=2))
+    assert 0.85 * width < inked[1].max() < width - 1
+
+
 def test_a_picture_keeps_its_shape_and_comes_back_from_words() -> None:
     view = View(loopback.Log())
     upright = np.full((480, 270, 3), 200, np.uint8)
