@@ -490,7 +490,7 @@ async def jittered(*most: float) -> dict[str, Trial]:
     for ms in most:
         for name in ("marker", "stock"):
             late = Delay(0.001, ms / 1000, layer="SRTP", who="pc1")
-            trials[f"{ms:g} ms, {name}"] = trial(late, marker_bit=name == "marker", size=(160, 120))
+            trials[f"{ms:g} ms, {name}"] = trial(late, pictures=36, marker_bit=name == "marker", size=(160, 120))
     return await in_parallel(trials)
 
 
@@ -535,7 +535,7 @@ async def both_reported(call: Call, tap: Tap, within: float = 5.0) -> Stream:
 
 async def late_call() -> dict[str, int]:
     """Run a call whose pictures come ever later; return what waits where then."""
-    one = await trial(From(Narrow(250, layer="SRTP", who="pc1"), 5), Cut(layer="SRTCP", who="pc2"), pictures=40, more=0)
+    one = await trial(From(Narrow(250, layer="SRTP", who="pc1"), 5), Cut(layer="SRTCP", who="pc2"), pictures=32, more=0)
     return {
         "sent by pc1, not at pc2 yet": sum(packet.received is None for packet in one.stream.of("VP8")),
         "packets in pc2's jitter buffer": one.waiting.packets,
