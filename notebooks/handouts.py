@@ -379,7 +379,7 @@ PICTURES = {
     "06": Part("One packet is lost", 0, 0, 20, 640),
     "07": Part("The same messages through the same loss", 0, 0, 0, 720),
     "08": Part("Ringing is not WebRTC", 0, 60, 10, 840),
-    "09": Part("Both at once, and a browser is polite", 1, 0, 0, 640),
+    "09": Part("Both at once, and a browser is polite", 1, 0, 0, 556),
     "10": Part("How far you are", 0, 540, 0, 440),
 }
 
