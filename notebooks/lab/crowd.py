@@ -6,7 +6,8 @@ Camera(source)                   one source, read once; each viewer() of it is a
 Work()                           while entered, counts what is encoded and decoded, and the processor's time
 await star(3)                    one publisher, a connection and an encoder for each viewer
 await mesh(4)                    everybody with everybody
-work_table(costs), effort(costs) what they cost, as a table and as a figure
+work_table(costs), bars(costs)   what they cost, as a table and as a figure
+effort(meshes)                   what meshes cost, against n(n-1)
 three_sizes()                         one camera encoded in three sizes, as simulcast does
 """
 
@@ -56,6 +57,7 @@ __all__ = [
         "Cost",
         "Encoding",
         "Work",
+        "bars",
         "dots",
         "effort",
         "three_sizes",
@@ -340,7 +342,8 @@ class Encoding(NamedTuple):
     ms: float  # of processor time, a picture
 
     def __repr__(self) -> str:
-        return f"{self.rid}: {self.size}, ≈{self.kbps:.0f} kbit/s, ≈{self.ms:.1f} ms of the processor a picture"
+        about = round(self.kbps / 50) * 50
+        return f"{self.rid}: {self.size}, about {about} kbit/s, ≈{self.ms:.1f} ms of the processor a picture"
 
 
 def three_sizes(pictures: int = 30) -> list[Encoding]:
@@ -374,14 +377,31 @@ def work_table(costs: Mapping[str, Cost]) -> Table:
             name,
             str(cost.connections),
             f"{cost.encoders} times" if cost.encoders != 1 else "once",
-            f"≈{cost.uplink:.0f} kbit/s",
+            f"{cost.encoders} stream{'s' * (cost.encoders != 1)}, ≈{cost.uplink:.0f} kbit/s",
             f"≈{cost.a_picture:.1f} ms",
             f"≈{cost.others * 1000 / max(cost.pictures, 1):.1f} ms" if cost.others else "none",
         )
         for name, cost in costs.items()
     ]
     recorded = " ".join(dict.fromkeys(cost.recorded for cost in costs.values() if cost.recorded))
-    return Table(head, [("", rows)], (30, 12, 15, 17, 15, 11), note=recorded)
+    return Table(head, [("", rows)], (25, 12, 15, 22, 15, 11), note=recorded)
+
+
+def bars(costs: Mapping[str, Cost]) -> Image:
+    """Draw what each way has cost of the processor, for each picture of the camera: a server's own part apart."""
+    figure, axes = chart(70 + 42 * len(costs))
+    axes.set_xlabel("ms of processor time for each picture of the camera: publisher, viewers, server")
+    axes.invert_yaxis()
+    most = max(cost.a_picture for cost in costs.values())
+    for row, cost in enumerate(costs.values()):
+        apart = cost.others * 1000 / max(cost.pictures, 1)
+        axes.barh(row, cost.a_picture - apart, height=0.55, color=HUES["SRTP"])
+        axes.barh(row, apart, left=cost.a_picture - apart, height=0.55, color=HUES["STUN"])
+        words = f"{cost.a_picture:.1f} ms" + (f", {apart:.1f} of it the server" if apart else "")
+        axes.text(cost.a_picture + most / 80, row, f"{words}; upload {cost.uplink:.0f} kbit/s", va="center")
+    axes.set_yticks(range(len(costs)), list(costs))
+    axes.set_xlim(0, most * 1.6)
+    return still(figure)
 
 
 def effort(costs: Mapping[str, Cost], rate: float = 30) -> Image:

@@ -21,6 +21,7 @@ from lab.crowd import (
     Camera,
     Cost,
     Work,
+    bars,
     dots,
     effort,
     left_behind,
@@ -107,6 +108,7 @@ def test_the_effort_is_drawn_and_a_recorded_cost_says_so() -> None:
     costs = {f"{n} people": Cost(n, n, 10, 10 * (n - 1), 0, 1000, n * 0.1, 1.0) for n in (2, 4)}
     costs["4 people"].recorded = "recorded run: then"
     assert image(effort(costs).data).shape == (330, 980, 3)
+    assert image(bars(costs).data).shape == (154, 980, 3)
     assert work_table(costs).note == "recorded run: then"
     assert costs["4 people"].encoders == 3
     assert costs["2 people"].uplink == 8.0

@@ -59,8 +59,8 @@ register(
 register(
     "09 repair",
     right="server",
-    also=("the server", "pc1", "s", "b", "leg", "forwarder", "janus"),
-    look="at which tap there are requests, and at which there are none",
+    also=("the server", "sfu", "the sfu", "leg", "the leg", "server to viewer 1"),
+    look="the two lines above: on which side of the server something was asked for again, and sent again",
     why="the leg has kept the packet with its own marks; the publisher has never heard of that viewer",
 )
 register(
