@@ -22,7 +22,7 @@ from lab.clinic_evidence import FINDINGS, KNOWN, changes, findings_in
 from lab.clinic_faults import BOOK, ILLNESSES, LAYERS, Illness, named, reports
 from lab.clinic_solver import Diagnosis, solve
 
-TOGETHER = 13  # patients at once
+TOGETHER = 9  # patients at once
 STOCK = aioice.ice.get_host_addresses
 
 
@@ -49,8 +49,11 @@ async def examined() -> tuple[dict[str, set[str]], dict[str, Diagnosis], dict[st
     for first in range(0, len(BOOK), TOGETHER):
         async with ward(*BOOK[first : first + TOGETHER]) as patients:
             names = [patient.name for patient in patients]
-            so |= dict(zip(names, await asyncio.gather(*map(findings, patients)), strict=True))
-            said |= dict(zip(names, await asyncio.gather(*map(solve, patients)), strict=True))
+            seen, solved = await asyncio.gather(
+                asyncio.gather(*map(findings, patients)), asyncio.gather(*map(solve, patients))
+            )
+            so |= dict(zip(names, seen, strict=True))
+            said |= dict(zip(names, solved, strict=True))
             logs |= {patient.name: repr(patient.call.log) for patient in patients}
     return so, said, logs
 
