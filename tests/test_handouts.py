@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 NOTEBOOKS = Path(loopback.__file__).resolve().parent / "notebooks"
@@ -138,7 +139,8 @@ def test_page_1_has_the_whole_run_and_no_text_leaves_a_page() -> None:
     for page in (summary.first_page(made), summary.second_page(made)):
         page.set_dpi(150)
         wide, high = page.bbox.size
-        boxes = [text.get_window_extent() for axes in page.axes for text in axes.texts]
+        renderer = FigureCanvasAgg(page).get_renderer()
+        boxes = [text.get_window_extent(renderer) for axes in page.axes for text in axes.texts]
         assert len(boxes) > 100
         margin = 0.9 * summary.MARGIN / summary.PAGE[0] * wide
         assert all(margin <= box.x0 and box.x1 <= wide - margin / 2 for box in boxes)
