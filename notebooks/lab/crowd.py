@@ -52,21 +52,8 @@ from .draw import HUES, Table, chart, still
 from .wire import Tap
 
 __all__ = [
-    *(
-        "Camera",
-        "Cost",
-        "Encoding",
-        "Work",
-        "bars",
-        "dots",
-        "effort",
-        "three_sizes",
-        "left_behind",
-        "mesh",
-        "numbers_seen",
-        "star",
-    ),
-    "work_table",
+    *("Camera", "Cost", "Encoding", "Work", "bars", "dots", "effort", "left_behind", "mesh", "numbers_seen", "star"),
+    *("three_sizes", "work_table"),
 ]
 
 Numbers = dict[str, list[int]]  # a viewer -> the numbers in the pictures it has got

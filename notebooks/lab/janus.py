@@ -79,6 +79,8 @@ class Handle:
         """Make a request of the plugin, perhaps with a description, and return its event. Raises CallError."""
         message: Message = {"janus": "message", "body": body}
         sent = await said(self.http, self.url, message | ({"jsep": jsep} if jsep else {}))
+        if sent["janus"] == "success":  # some requests are answered at once
+            return sent
         event: Message = {}
         while event.get("transaction") != sent["transaction"]:  # other news: webrtcup, media, a publisher that came
             async with self.http.get(self.session) as response:
@@ -146,7 +148,18 @@ class JanusRun:
         self.feed = joined["plugindata"]["data"]["id"]
         peer = self._peer("publisher", JanusChannel(handle))
         await play(caller(peer, track))
+        await self._listed(handle)
         return peer
+
+    async def _listed(self, handle: Handle) -> None:
+        """Wait until Janus has noticed, too, that the publisher is connected: before, there is nothing to watch."""
+        async with asyncio.timeout(5):
+            while True:
+                answer = await handle.ask({"request": "listparticipants", "room": ROOM})
+                people = answer["plugindata"]["data"]["participants"]
+                if any(one["id"] == self.feed and one["publisher"] for one in people):
+                    return
+                await asyncio.sleep(0.02)
 
     async def subscribe(self, name: str) -> Peer:
         """Watch the publisher: the script of a callee, for here Janus makes the offer."""
