@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from aiortc.codecs.vpx import Vp8Encoder  # noqa: F401 - loads the codec before threads are counted
-from conftest import TURN_PASSWORD, TURN_USER, environment, run, running_coturn
+from conftest import TURN_PASSWORD, TURN_USER, environment, run, run_at_once, running_coturn
 from faults import Keeping
 from phones import PHONE, Server, serving, sockets, until
 
@@ -370,10 +370,9 @@ def test_servers_that_cannot_be_used_end_the_call(servers: Any) -> None:
 # ---- When things die -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["kill", "close"])
-def test_a_call_outlives_the_server_and_both_come_back(how: str) -> None:
-    async def scenario() -> None:
-        server = Server()
+def test_a_call_outlives_the_server_and_both_come_back() -> None:
+    async def scenario(how: str) -> None:
+        server = await asyncio.to_thread(Server)
         try:
             async with two(server) as (ann, ben), person(server.url, "Cem") as cem:
                 await ann.call("Ben")
@@ -411,7 +410,7 @@ def test_a_call_outlives_the_server_and_both_come_back(how: str) -> None:
         finally:
             server.close()
 
-    run(scenario(), 90)
+    run_at_once(scenario, ["kill", "close"], 90)
 
 
 def test_a_call_that_ends_without_the_server_is_over_at_both_ends_and_they_come_back() -> None:
@@ -461,11 +460,11 @@ def test_the_way_back_is_tried_more_and_more_slowly_and_not_for_ever(monkeypatch
     assert len(pauses) < 20
 
 
-@pytest.mark.parametrize("server_lives", [True, False])
-def test_an_end_that_is_killed_is_noticed(server_lives: bool) -> None:
+def test_an_end_that_is_killed_is_noticed() -> None:
     """By the server's word at once; without it by the silence of the media."""
 
-    async def scenario(server: Server) -> None:
+    async def scenario(server_lives: bool) -> None:
+        server = await asyncio.to_thread(Server)
         command = [*PHONE, "answer", "--server", server.url, "--view", "none", "--size", "160x120"]
         other = subprocess.Popen(  # noqa: ASYNC220 - it begins at once
             command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -484,9 +483,9 @@ def test_an_end_that_is_killed_is_noticed(server_lives: bool) -> None:
         finally:
             other.kill()
             other.wait(timeout=20)
+            server.close()
 
-    with serving() as server:
-        run(scenario(server), 60)
+    run_at_once(scenario, [True, False], 60)
 
 
 # ---- Words that come twice, late, or in another order ----------------------------------------------------------------
