@@ -91,13 +91,18 @@ def python(folder: Path, server: str, *command: str) -> Iterator[Python]:
         program.process.communicate()
 
 
+def call_python(ann: Page) -> None:
+    """Call from a page, until it shows Python's pictures."""
+    call(ann, "Python")
+    in_state(ann, "in call")
+    numbers(ann)
+
+
 def test_a_page_calls_python(opened: Opened, address: str, tmp_path: Path) -> None:
     """Picture, sound, chat, a file and the screen, both ways."""
     with python(tmp_path, address, "answer") as other:
         ann = join(opened(), "Ann", "test", "tone")
-        call(ann, "Python")
-        in_state(ann, "in call")
-        numbers(ann)
+        call_python(ann)
         assert seen(ann)["size"] == [320, 240]
         hears(ann, HIGH)
         expect(ann.locator("#delay")).to_have_text(re.compile(r"^\d+ ms from captured to shown$"))
@@ -178,9 +183,7 @@ def test_a_relayed_call(opened: Opened, tmp_path: Path, monkeypatch: pytest.Monk
         options = ["--ice-server", f"turn:{turn}", "--ice-user", TURN_USER, "--relay-only"]
         with serving(tmp_path, *options) as (address, _), python(tmp_path, address, "answer") as other:
             ann = join(opened(at=address), "Ann", "test", "tone")
-            call(ann, "Python")
-            in_state(ann, "in call")
-            numbers(ann)
+            call_python(ann)
             hears(ann, HIGH)
             sent = [event for event in events(ann) if event.startswith("send candidate")]
             assert sent
@@ -196,9 +199,7 @@ def test_python_is_killed(opened: Opened, address: str, tmp_path: Path) -> None:
     """The room tells at once."""
     with python(tmp_path, address, "answer") as other:
         ann = join(opened(), "Ann", "test", "silence")
-        call(ann, "Python")
-        in_state(ann, "in call")
-        numbers(ann)
+        call_python(ann)
         other.process.kill()
         says(ann, "Python has left.")
 
@@ -207,9 +208,7 @@ def test_python_is_killed_and_there_is_no_server_to_tell(opened: Opened, tmp_pat
     """Then the browser notices the silence."""
     with serving(tmp_path) as (address, server), python(tmp_path, address, "answer") as other:
         ann = join(opened(at=address), "Ann", "test", "silence")
-        call(ann, "Python")
-        in_state(ann, "in call")
-        numbers(ann)
+        call_python(ann)
         server.kill()
         expect(ann.locator("#server")).to_have_text("The server is gone. The call goes on.")
         other.process.kill()
@@ -229,9 +228,7 @@ def test_the_browser_is_killed(opened: Opened, playwright: Playwright, tmp_path:
     browser = launched(playwright)
     with serving(tmp_path) as (address, server), python(tmp_path, address, "answer") as other:
         ann = join(opened(at=address, browser=browser), "Ann", "test", "silence")
-        call(ann, "Python")
-        in_state(ann, "in call")
-        numbers(ann)
+        call_python(ann)
         if server_dies_first:
             server.kill()
             other.says("server lost")
