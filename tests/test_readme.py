@@ -56,9 +56,12 @@ def test_the_parts_it_names_are_the_parts_of_the_file() -> None:
 
 def test_the_table_of_lessons_says_what_the_lessons_say() -> None:
     lessons = sorted((Path(loopback.__file__).parent / "notebooks").glob("*.ipynb"))
-    rows = re.findall(r"^\| \[(\d\d) [^]]+\]\(notebooks/([\w.]+)\) \| (.+) \|$", README, re.MULTILINE)
-    assert [row[1] for row in rows] == [path.name for path in lessons]
-    for path, (number, _, question) in zip(lessons, rows, strict=True):
+    picture = r'<img src="notebooks/pictures/(\d\d)\.png" width="\d+" alt="\1">'
+    rows = re.findall(rf"^\| {picture} \| \[(\d\d) [^]]+\]\(notebooks/([\w.]+)\) \| (.+) \|$", README, re.MULTILINE)
+    assert [row[2] for row in rows] == [path.name for path in lessons]
+    for path, (shown, number, _, question) in zip(lessons, rows, strict=True):
+        assert shown == number
+        assert (path.parent / "pictures" / f"{shown}.png").exists()
         first = "".join(json.loads(path.read_text())["cells"][0]["source"])
         assert first.startswith(f"# {number} · ")
         assert f"**The question: {question}**" in " ".join(first.split())
