@@ -691,7 +691,7 @@ async def in_time(call: Call, scripts: list[Coroutine[Any, Any, None]]) -> None:
                 if late > 0.2 * call.deadline:  # then that is the cause
                     why = f"This machine is too busy, the program was kept waiting for {late:.1f} s: end other programs"
                     why += ", or give it more time (--deadline 30) or less to do (--size 320x240). "
-                    why += f"{layers(*call.peers)}."
+                    why += f"{layer_states(*call.peers)}."
                 raise CallError(f"{'no picture' if connected else 'not connected'} after {call.deadline:g} s. {why}")
     finally:
         await cancelled(*tasks)
@@ -710,7 +710,7 @@ class Layer(NamedTuple):
     why: str = ""  # it failed
 
 
-def layers(*peers: Peer) -> str:
+def layer_states(*peers: Peer) -> str:
     """The state of every layer, in one line."""
     return "; ".join(
         f"{peer.name}: signalling {peer.pc.signalingState}, gathering {peer.pc.iceGatheringState}, ICE "
@@ -721,7 +721,7 @@ def layers(*peers: Peer) -> str:
 
 def diagnosis(*peers: Peer) -> str:
     """The state of every layer and the likely cause, in one line: what is wrong below explains what is above."""
-    return f"{layers(*peers)}. Likely cause: {min(peer.health.trouble for peer in peers)[1]}"
+    return f"{layer_states(*peers)}. Likely cause: {min(peer.health.trouble for peer in peers)[1]}"
 
 
 class Health:

@@ -165,7 +165,7 @@ class Patient:
 
     def layers(self) -> str:
         """The state of every layer at both peers, in one line."""
-        return loopback.layers(*self.call.peers)
+        return loopback.layer_states(*self.call.peers)
 
     # What faults and findings ask.
 
