@@ -456,13 +456,11 @@ def narrow_figure(found: Mapping[str, Trial], kbps: float) -> Image:
         sent = [(packet.sent - run.begun, packet.size + 28) for packet in run.stream.packets if packet.sent]
         edges = np.arange(0, sent[-1][0], 0.25)
         per = [sum(size for t, size in sent if edge <= t < edge + 0.25) * 8 / 250 for edge in edges]
-        above.stairs(per[:-1], edges, color=colours[name], linewidth=2, label=name)
+        above.stairs(per[:-1], edges, baseline=None, color=colours[name], linewidth=2, label=name)
         times, late = zip(*delays_over_time(run), strict=True)
         below.plot(times, late, color=colours[name], linewidth=2)
     above.axhline(kbps, color=INK, linewidth=1, linestyle="--")
-    above.text(
-        1, kbps * 0.97, f"the link carries {kbps:g}", va="top", ha="right", transform=above.get_yaxis_transform()
-    )
+    above.text(0, kbps * 0.97, f"the link carries {kbps:g}", va="top")  # where both are above it
     above.set(ylabel="kbit/s from pc1", ylim=(0, None))
     below.set(ylabel="delay of a picture, ms", xlabel="s after the link became narrow", ylim=(0, None))
     above.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
