@@ -3,7 +3,7 @@
 ring = await Ringing("Ann", "Ben").join()      phones in a room; a message needs a while to it, and a while from it
 ring["Ann"].press("call", "Ben")               what people do; phone.wait(21) lets their time pass
 await ring.settle()                            until nothing is under way
-ring.drawing()                                 who did what, since join() or the last drawing
+ring.drawing()                                 who did what since join()
 state_chart()                                  the table's ways from state to state
 rows_of("ringing")                             its rows for one state
 """
@@ -74,7 +74,7 @@ class Ringing:
         self.log = loopback.Log()
         self.room = Room(places)
         self.way = Slow(self.room, delay, lambda who, text: text)
-        self.names, self.shown = names, 0.0
+        self.names, self.began = names, 0.0
         self.phones = {name: Phone(name, self.way, self._act, self.log) for name in names}
         self._talking: set[asyncio.TimerHandle] = set()
 
@@ -86,7 +86,7 @@ class Ringing:
         for phone in self.phones.values():
             phone.press("join")
             await self.settle()
-        self.shown = self.log.now()
+        self.began = self.log.now()
         return self
 
     async def settle(self) -> None:
@@ -117,10 +117,10 @@ class Ringing:
         return "; ".join(map(str, self.phones.values()))
 
     def drawing(self) -> Drawing:
-        """Draw what has happened since the last drawing."""
-        events = [event for event in self.log.events if event.t >= self.shown and event.who in self.names]
-        self.shown = self.log.now()
-        return drawn(self.names, events)
+        """Draw what has happened since all were in the room."""
+        return drawn(
+            self.names, [event for event in self.log.events if event.t >= self.began and event.who in self.names]
+        )
 
 
 # ---- What happened between people ------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Signalling over WebSockets: a channel made of one, a server between two, and the other end in a process of its own.
 
 server = await Relay().start()                     says to the others what one says; server.passed keeps what went by
-far = await OtherProgram(server.url).start()       a program that answers the call of whoever is at that server
-near = Caller(await connect(server.url, "pc1"))    the half of a Call that makes the offer
+far = await OtherProgram(server).start()           a program that answers the call of whoever is at that server
+near = await Caller.to(far)                        the half of a Call that makes the offer
 await play(caller(near.pc1, near.track))           the script of every other lesson
 report = await far.report()                        what the other program saw, once it has ended
 noticed = await gone("halt")                       a call whose other end goes in that way, and who notices it first
@@ -255,6 +255,15 @@ class Caller(Kept):
         self._closed = False
 
     @classmethod
+    async def to(cls, far: OtherProgram) -> Self:
+        """Return a caller at the server of that program, once it is there; after its first call it is started again."""
+        if far.called:
+            await far.start()
+            await far.server.until_there("pc2")
+        far.called = True
+        return await cls.at(far.server.url)
+
+    @classmethod
     async def at(cls, url: str, *, keep: bool = True, **options: Any) -> Self:
         """Return a caller whose channel leads to that server."""
         one = cls(await connect(url, "pc1", keep=keep), **options)
@@ -313,16 +322,21 @@ class OtherProgram(Kept):
     With a number of `pictures` it ends by itself after so many: with a bye, or "close" and no word.
     """
 
-    def __init__(self, url: str, *, pictures: int = 0, end: str = "bye") -> None:
-        self.arguments = (url, f"--pictures={pictures}", f"--end={end}")
+    def __init__(self, server: Relay, *, pictures: int = 0, end: str = "bye") -> None:
+        self.server, self.called = server, False
+        self.arguments = (f"--pictures={pictures}", f"--end={end}")
         self._process: asyncio.subprocess.Process | None = None
+        self._report: Report | None = None
 
     async def start(self, *, keep: bool = True) -> Self:
-        """Start the program; it needs about a second until it is at the server."""
+        """Start the program; it needs about a second until it is at the server. One that runs is ended first."""
+        await self.close()
+        await until(lambda: "pc2" not in self.server.people, "the program before is still at the server")
+        self._report = None
         if keep:
             await self.keep()
         # -P: beside this file lies a code.py, which is not the one of the standard library
-        command = (sys.executable, "-P", __file__, *self.arguments)
+        command = (sys.executable, "-P", __file__, self.server.url, *self.arguments)
         self._process = await asyncio.create_subprocess_exec(
             *command,
             env=os.environ | {"PYTHONPATH": PROJECT},
@@ -351,6 +365,8 @@ class OtherProgram(Kept):
 
     async def report(self) -> Report:
         """Return what it has seen, once it has ended. Raises CallError when it does not end, or without a report."""
+        if self._report:
+            return self._report
         process = self._process
         if process is None:
             raise CallError("the other program has ended: start it again")
@@ -364,7 +380,8 @@ class OtherProgram(Kept):
         if not printed:
             raise CallError(f"the other program ended without a report (exit status {process.returncode})")
         read = json.loads(printed)
-        return Report(**read | {"events": [Event(*event) for event in read["events"]]})
+        self._report = Report(**read | {"events": [Event(*event) for event in read["events"]]})
+        return self._report
 
     async def close(self) -> None:
         """End it, halted or not; closing twice does no harm."""
@@ -423,7 +440,7 @@ async def gone(way: str, *, heartbeat: float | None = PING) -> Noticed:
         raise ValueError(f"no way {way!r}: there are bye, close, kill and halt")
     server = await Relay(heartbeat).start(keep=False)
     pictures = 10 if way in ("bye", "close") else 0
-    far = OtherProgram(server.url, pictures=pictures, end=way)
+    far = OtherProgram(server, pictures=pictures, end=way)
     near: Caller | None = None
     try:
         await far.start(keep=False)

@@ -24,7 +24,7 @@ async def events_of(*names: str, acts: Callable[[Ringing], Any]) -> tuple[Ringin
     for act in acts(ring):
         act()
         await ring.settle()
-    return ring, [event for event in ring.log.events if event.t >= ring.shown]
+    return ring, [event for event in ring.log.events if event.t >= ring.began]
 
 
 def test_a_call_a_busy_line_and_a_bye_are_drawn_with_each_message_from_row_to_row() -> None:
@@ -52,7 +52,6 @@ def test_a_call_a_busy_line_and_a_bye_are_drawn_with_each_message_from_row_to_ro
         assert len(drawing.moments) == len(found)
         assert drawing.pixels.shape[1] == 980
         assert drawing.pixels.std() > 0
-        assert ring.drawing().moments == [], "what was drawn once is not drawn again"
 
     run(scenario())
 

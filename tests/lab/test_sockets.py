@@ -33,10 +33,10 @@ def fingerprint(sdp: str) -> str:
 def test_the_same_script_with_the_other_end_in_a_process() -> None:
     async def scenario() -> None:
         server = await Relay().start()
-        far = await OtherProgram(server.url).start()
+        far = await OtherProgram(server).start()
         pid = far.pid
         await server.until_there("pc2")
-        near = await Caller.at(server.url)
+        near = await Caller.to(far)
         await loopback.play(loopback.caller(near.pc1, near.track))
         await asyncio.sleep(0.3)
         await near.pc1.hang_up()
@@ -59,6 +59,7 @@ def test_the_same_script_with_the_other_end_in_a_process() -> None:
         assert [event.t for event in events] == sorted(event.t for event in events)
         assert times["pc1", "send offer"] < times["pc2", "receive offer"] < times["pc1", "receive answer"]
         assert not psutil.pid_exists(pid)
+        assert await far.report() is report, "what it has said once it says again"
         for one in (near, server):
             await one.close()
             await one.close()
@@ -131,7 +132,7 @@ def test_what_a_lesson_has_one_of() -> None:
         second = await Relay().start()
         with pytest.raises(loopback.CallError):
             await connect(first.url, "one")
-        far = await OtherProgram(second.url).start()
+        far = await OtherProgram(second).start()
         process = psutil.Process(far.pid)
         far.halt()
         await far.close()  # also one that stands still
@@ -145,7 +146,10 @@ def test_what_a_lesson_has_one_of() -> None:
 
 def test_a_program_without_a_server_ends_without_a_report() -> None:
     async def scenario() -> None:
-        far = await OtherProgram("ws://127.0.0.1:9").start()
+        server = await Relay().start()
+        far = OtherProgram(server)
+        await server.close()
+        await far.start()
         with pytest.raises(loopback.CallError, match="without a report"):
             await far.report()
 
