@@ -54,6 +54,8 @@ def codes_in(left: np.ndarray, right: np.ndarray) -> tuple[int, int] | None:
 class Shown:
     """`python loopback.py` with its window on a virtual display: a hand on the keys, an eye on the screen."""
 
+    program: tuple[str, ...] = (sys.executable, str(PROGRAM))
+
     def __init__(self, xvfb: Xvfb, folder: Path, size: str, *arguments: str) -> None:
         width, height = map(int, size.split("x"))
         self.view = loopback.View(loopback.Log())  # as large as the window, once that is there
@@ -61,7 +63,7 @@ class Shown:
         self.xvfb, self.folder = xvfb, folder
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), "--size", size, *arguments],
+                [*self.program, "--size", size, *arguments],
                 cwd=folder,
                 env=environment(DISPLAY=xvfb.name),
                 stdin=subprocess.DEVNULL,

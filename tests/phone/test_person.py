@@ -17,7 +17,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-import Xlib.display
 from conftest import Xvfb, environment, run, wait_until
 from phones import PHONE, command_line, serving, until
 from test_window import Shown
@@ -251,22 +250,7 @@ def test_a_source_is_not_overwritten(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 class PhoneShown(Shown):
     """`python notebooks/phone call` with its window on a virtual display."""
 
-    def __init__(self, xvfb: Xvfb, folder: Path, *arguments: str) -> None:
-        self.view, self.sent = loopback.View(loopback.Log()), (320, 240)
-        self.xvfb, self.folder = xvfb, folder
-        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-            command = [*PHONE, "call", "Python", *SMALL, *arguments]
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment(DISPLAY=xvfb.name),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-            )
-        self.display = Xlib.display.Display(xvfb.name)
-        self.display.screen().root.warp_pointer(0, 0)  # off the pictures
-        self.window = wait_until(self._window)
+    program = (*PHONE, "call", "Python")
 
 
 def test_the_window_shows_both_pictures_and_takes_keys(xvfb: Xvfb, tmp_path: Path) -> None:
@@ -275,7 +259,7 @@ def test_the_window_shows_both_pictures_and_takes_keys(xvfb: Xvfb, tmp_path: Pat
         answer = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         stack.callback(answer.wait, 20)
         stack.callback(answer.terminate)
-        shown = PhoneShown(xvfb, tmp_path, "--server", server.url)
+        shown = PhoneShown(xvfb, tmp_path, SMALL[1], "--server", server.url)
         stack.callback(shown.close)
         shown.reach(10)
         day, night = shown.pictures()
