@@ -91,8 +91,10 @@ class Ringing:
 
     async def settle(self) -> None:
         """Wait until nothing is under way, and all media that were begun are connected."""
-        await until(lambda: not self.way.under_way and not self._talking, "something is still under way")
         await asyncio.sleep(0)
+        while self.way.under_way or self._talking:
+            await until(lambda: not self.way.under_way and not self._talking, "something is still under way")
+            await asyncio.sleep(0)  # what has just reached the room is said by it a moment later
 
     def say(self, name: str, kind: str, **texts: str) -> None:
         """Let somebody send a text of their own making: what a phone would not send."""
