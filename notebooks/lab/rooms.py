@@ -34,6 +34,7 @@ from redis.exceptions import RedisError
 
 from loopback import CallError, ChannelError
 
+from .bench import call_after
 from .draw import Table
 from .room_server import QUIET, REDIS, listening, nothing, room_server
 from .sockets import CHANNELS, RUNNING, Kept, end_now, until
@@ -218,13 +219,7 @@ async def call_between(
 ) -> loopback.Call:
     """Return a connected call whose texts go through the room of these two, each end's channel put into `around`."""
     ends = around(RoomChannel(one)), around(RoomChannel(other))
-    call = loopback.Call(loopback.SyntheticSource(320, 240, 30), channels=ends, **options)
-    try:
-        await call.run()
-    except BaseException:
-        await call.close()
-        raise
-    return call
+    return await call_after(channels=ends, **options)
 
 
 async def lost_and_back(*, rejoins: bool = False) -> tuple[Person, Person, dict[str, Any]]:
