@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 FRONT_END = ("ipykernel", "IPython", "tornado", "zmq", "jupyter_client")
 
 
-async def left_open(patience: float = 1.0) -> list[str]:
+async def left_open(patience: float = 3.0) -> list[str]:
     """Return what a lesson has not closed, after giving it that many seconds. Runs in the lesson's kernel."""
     until = time.monotonic() + patience
     while (left := sorted(set(open_now()))) and time.monotonic() < until:

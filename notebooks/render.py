@@ -178,7 +178,8 @@ def execute(notebook: NotebookNode, folder: Path) -> list[NotebookNode]:
     for _ in range(TRIES):
         fresh = copy.deepcopy(notebook)
         unseen = execute_once(fresh, folder)
-        busy = [cell for cell in [*code_cells(fresh), *unseen] if any(BUSY in line for line in lines(cell))]
+        shown = {" ".join(" ".join(lines(cell)).split()): cell for cell in [*code_cells(fresh), *unseen]}
+        busy = [cell for text, cell in shown.items() if BUSY in text]
         if not busy:
             notebook.update(fresh)
             return unseen

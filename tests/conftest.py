@@ -57,6 +57,11 @@ def run_at_once(scenario: Callable[..., Coroutine[Any, Any, Any]], cases: Iterab
     run(together(), seconds)
 
 
+def unwrapped(out: str) -> str:
+    """Return what the laboratory has told a learner as it was before it was broken into lines."""
+    return out.replace("\n    ", " ")
+
+
 def environment(**changes: str) -> dict[str, str]:
     """Return this environment without a display, plus the changes."""
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}

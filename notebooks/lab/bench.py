@@ -17,7 +17,7 @@ import psutil
 from aiortc import RTCPeerConnection
 from IPython.core.getipython import get_ipython
 
-from .check import Mistake
+from .check import Mistake, wrapped
 from .wire import Tap
 
 # ---- A section's state -----------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ ONE_LINE = (loopback.CallError, loopback.SignallingError, Mistake, asyncio.Cance
 def in_one_line(shell: Any, kind: type[BaseException], error: BaseException, *_: Any, **__: Any) -> list[str]:
     """Show an error whose text says all, or an interrupt, without its traceback."""
     stopped = issubclass(kind, asyncio.CancelledError | KeyboardInterrupt)
-    lines = ["interrupted" if stopped else f"{kind.__name__}: {error}"]
+    lines = [wrapped("interrupted" if stopped else f"{kind.__name__}: {error}")]
     shell._showtraceback(kind, error, lines)  # IPython leaves the showing to its own handlers only
     return lines
 

@@ -23,6 +23,7 @@ import linecache
 import math
 import re
 import reprlib
+import textwrap
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -320,21 +321,35 @@ class Clock(Protocol):
     def steady(self) -> bool: ...
 
 
+LETTERS = 84  # in a line: what stands beside JupyterLab's list of files on a screen of 1280 pixels; it breaks words
+
+
+def wrapped(text: str) -> str:
+    """Return a text in lines that JupyterLab need not break; those that go on are indented."""
+    options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    return "\n".join(textwrap.fill(line, LETTERS, **options) for line in text.splitlines())  # type: ignore[arg-type]
+
+
+def say(text: str) -> None:
+    """Print a text for the learner."""
+    print(wrapped(text))
+
+
 def check(name: str, answer: Any, *, clock: Clock | None = None, **facts: Any) -> None:
     """Print whether an answer is right: "right: why", or "not yet: what is wrong, where to look". `facts` are what a
     registered function needs beside the answer, such as the call. No verdict where `clock` was not steady."""
     expected: Expected = _find(_expected, name)
     if unanswered(answer):
-        print(f"not yet: replace the dots by your answer. Look at {expected.look}.")
+        say(f"not yet: replace the dots by your answer. Look at {expected.look}.")
     elif clock is not None and not clock.steady:
-        print(f"no verdict: {clock}")
+        say(f"no verdict: {clock}")
     else:
         mistake = _mistakes.pop(answer, None) if callable(answer) else None
         fault = mistake or expected.fault(answer, facts)
         if fault:
-            print(f"not yet: {fault.rstrip('.')}. Look at {expected.look}.")
+            say(f"not yet: {fault.rstrip('.')}. Look at {expected.look}.")
         else:
-            print(f"right: {expected.why}" if expected.why else "right")
+            say(f"right: {expected.why}" if expected.why else "right")
 
 
 def quiz(lesson: str, answers: str | Iterable[Any] | EllipsisType | None = None) -> None:
@@ -346,17 +361,17 @@ def quiz(lesson: str, answers: str | Iterable[Any] | EllipsisType | None = None)
         return
     given = answers if isinstance(answers, str) else [*answers] if isinstance(answers, Iterable) else [answers]
     if unanswered(given) or not all(isinstance(letter, str) for letter in given):
-        print(f"not yet: replace the dots by {len(questions)} letters, one for each question.")
+        say(f"not yet: replace the dots by {len(questions)} letters, one for each question.")
         return
     letters = [letter for text in given for letter in text.lower() if letter.isalnum()]
     if len(letters) != len(questions):
-        print(f"not yet: {len(questions)} questions, but {len(letters)} letters.")
+        say(f"not yet: {len(questions)} questions, but {len(letters)} letters.")
         return
     right = [letter == question.right for letter, question in zip(letters, questions, strict=True)]
     for place, (question, letter, good) in enumerate(zip(questions, letters, right, strict=True), 1):
         where = f' Look under "{question.look}".' if question.look else ""
-        print(f"{place} {letter}  {question.why if good else f'think again: {question.text}{where}'}")
-    print(f"{'right' if all(right) else 'not yet'}: {sum(right)} of {len(right)}")
+        say(f"{place} {letter}  {question.why if good else f'think again: {question.text}{where}'}")
+    say(f"{'right' if all(right) else 'not yet'}: {sum(right)} of {len(right)}")
 
 
 def _questions(questions: tuple[Question, ...]) -> HTML:
@@ -374,7 +389,7 @@ def predict(name: str, answer: Any) -> None:
     if known and name not in known:
         raise Mistake(f"no prediction is called {name!r}; this lesson has {', '.join(sorted(known))}")
     _predictions[name] = answer
-    print("no prediction yet: replace the dots by your guess" if unanswered(answer) else f"noted: {answer}")
+    say("no prediction yet: replace the dots by your guess" if unanswered(answer) else f"noted: {answer}")
 
 
 @functools.cache
@@ -388,12 +403,12 @@ def outcome(name: str, value: Any, clock: Clock | None = None) -> None:
     """Print what happened beside what was predicted under the same name; no verdict where `clock` was not steady."""
     guess = _predictions.get(name, ...)
     if clock is not None and not clock.steady:
-        print(f"happened: {value}   no verdict: {clock}")
+        say(f"happened: {value}   no verdict: {clock}")
     elif unanswered(guess):
-        print(f"happened: {value}   (no prediction)")
+        say(f"happened: {value}   (no prediction)")
     else:
         verdict = "as predicted" if same(guess, value) else "not as predicted"
-        print(f"happened: {value}   predicted: {guess}   {verdict}")
+        say(f"happened: {value}   predicted: {guess}   {verdict}")
 
 
 class expect:  # noqa: N801  it reads as a statement: `with expect(InvalidStateError):`
@@ -420,7 +435,7 @@ class expect:  # noqa: N801  it reads as a statement: `with expect(InvalidStateE
         if not isinstance(error, self.errors):
             return False
         self.error = error
-        print(f"{type(error).__name__}: {error}")
+        say(f"{type(error).__name__}: {error}")
         return True
 
 

@@ -32,7 +32,7 @@ from IPython.display import Image
 from loopback import Call, CallError, Message, Peer, Picture, play
 
 from . import private
-from .check import Mistake, blamed, unanswered
+from .check import Mistake, blamed, say, unanswered
 from .clinic_evidence import FINDINGS, KNOWN, Vitals, changes, counted, error_of, findings_in, is_black
 from .clinic_faults import BOOK, ENOUGH, ILLNESSES, LAYERS, NOTHING, RATE, SIZE, Illness, named, reports
 from .draw import INK, Table, chart, still
@@ -420,7 +420,7 @@ class Clinic:
         await begun(patients)
         for patient in patients:
             says = patient._faults[0].complaint if patient._faults else "All is well."
-            print(f"{patient.name}: “{says}”")
+            say(f"{patient.name}: “{says}”")
         return patients
 
     async def close(self) -> None:
@@ -449,11 +449,11 @@ class Clinic:
         not what it would have looked like. Layer 1 point, cause 1, evidence that separates 2."""
         given = [evidence] if isinstance(evidence, str) or callable(evidence) else evidence
         if isinstance(given, EllipsisType) or any(unanswered(one) for one in (layer, cause, given)) or not given:
-            print("not yet: replace the dots by your diagnosis: a layer, a cause, and the evidence.")
+            say("not yet: replace the dots by your diagnosis: a layer, a cause, and the evidence.")
             return
         patient = self._last(patient)
         if not patient._faults:
-            print(f"not yet: {patient.name} has nothing.")
+            say(f"not yet: {patient.name} has nothing.")
             return
         meant = named(str(cause))
         target = next((one for one in meant[:1] if one in patient._faults), self._open_fault(patient))
@@ -505,17 +505,17 @@ class Clinic:
 
     def _say(self, score: Score, lines: dict[str, tuple[int, str]], target: Illness, patient: Patient) -> None:
         if score.points == 4:
-            print(f"right: {patient.name}, 4 of 4. {target.name}, in {target.layer}: {target.looks}.")
-            print(f"The cure: {target.cure}.")
+            say(f"right: {patient.name}, 4 of 4. {target.name}, in {target.layer}: {target.looks}.")
+            say(f"The cure: {target.cure}.")
             left = [one for one in patient._faults if one.name not in self.cured.get(patient.name, set())]
             if left and len(patient._faults) > 1:
-                print("This patient has another one: await clinic.again().")
+                say("This patient has another one: await clinic.again().")
             if target.thread and str(target.thread) == patient.name:
-                print(f"What the thread found: {target.thread.found}.")
+                say(f"What the thread found: {target.thread.found}.")
             return
-        print(f"not yet: {patient.name}, {score.points} of 4")
+        say(f"not yet: {patient.name}, {score.points} of 4")
         for name, (points, words) in lines.items():
-            print(f"  {name} {points}: {words}")
+            say(f"  {name} {points}: {words}")
 
     def _layer(self, text: str, target: Illness, patient: Patient) -> tuple[int, str]:
         meant = layers_in(text)

@@ -284,14 +284,15 @@ def state_chart() -> Drawing:
         canvas.arrow((start, y), (end, y), COLOURS[way.end], 2)
         words = ", ".join(way.happens)
         on, right, left = abs(end - start) - 24, WIDTH - max(start, end) - 16, min(start, end) - 16
-        if text_width(words, 11) <= on or on >= max(right, left):
+        pixels = next((size for size in (11, 10, 9) if text_width(words, size) <= max(on, right, left)), 8.5)
+        if text_width(words, pixels) <= on or on >= max(right, left):
             middle = (start + end) / 2
-            words = shortened(words, on, 11)
+            words = shortened(words, on, pixels)
         else:
-            words = shortened(words, max(right, left), 11)
-            half = text_width(words, 11) / 2 + 12
+            words = shortened(words, max(right, left), pixels)
+            half = text_width(words, pixels) / 2 + 12
             middle = max(start, end) + half if right >= left else min(start, end) - half
-        canvas.text(middle, y, words, pixels=11, align="center", label=True)
+        canvas.text(middle, y, words, pixels=pixels, align="center", label=True)
     return Drawing(canvas, f"the ways between the states of CALL_CONTROL: {len(found)}")
 
 

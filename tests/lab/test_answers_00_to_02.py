@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import unwrapped
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
@@ -94,6 +95,6 @@ def test_upside_down_is_told_from_upright(capsys: pytest.CaptureFixture[str]) ->
     view = loopback.SyntheticSource(320, 240, 30).draw(3.0)
     lab.check("00 upside down", len, received=view)
     lab.check("00 upside down", len, received=view[::-1])
-    upright, flipped = capsys.readouterr().out.splitlines()
+    upright, flipped = unwrapped(capsys.readouterr().out).splitlines()
     assert upright.startswith("not yet: at pc2 the sky is above, as it was")
     assert flipped.startswith("right: ")

@@ -10,14 +10,24 @@ import nbformat
 import numpy as np
 import pytest
 from aiortc.exceptions import InvalidStateError
-from conftest import run
+from conftest import run, unwrapped
 from faults import calling
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
 
 import lab  # noqa: E402 - lies beside the lessons, not installed
-from lab.check import Case, Question, api_call, questions_of, register, register_quiz, same  # noqa: E402
+from lab.check import (  # noqa: E402
+    LETTERS,
+    Case,
+    Question,
+    api_call,
+    questions_of,
+    register,
+    register_quiz,
+    same,
+    wrapped,
+)
 from lab.nat import KINDS, Meeting, NatMatrix  # noqa: E402
 
 register("99 state", "have-local-offer", look="the strip", why="an offer is out")
@@ -37,6 +47,14 @@ register_quiz(
     Question("Which peer is controlling?", ("pc1 <offers>", "pc2"), "a", "the offering one"),
     Question("Who is DTLS client?", ("pc1", "pc2"), "b", "the answering one", look="Who begins"),
 )
+
+
+def test_what_is_said_is_broken_between_words() -> None:
+    text = "not yet: " + "some words of an answer, right " * 6 + "\na second line"
+    lines = wrapped(text).splitlines()
+    assert max(map(len, lines)) <= LETTERS
+    assert unwrapped("\n".join(lines)) == text.replace("right \n", "right\n")
+    assert not any(line.startswith("right") for line in lines)  # it would be taken for the verdict
 
 
 @pytest.mark.parametrize(
@@ -235,13 +253,13 @@ def test_the_case_that_failed_is_told_with_both_results(
     function: Any, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lab.check("99 decide", function)
-    assert capsys.readouterr().out == f"{said}\n"
+    assert unwrapped(capsys.readouterr().out) == f"{said}\n"
 
 
 def test_an_error_in_a_learners_function_is_shown_as_theirs(capsys: pytest.CaptureFixture[str]) -> None:
     line = raises.__code__.co_firstlineno + 2
     lab.check("99 decide", raises)
-    said = capsys.readouterr().out
+    said = unwrapped(capsys.readouterr().out)
     assert said.startswith("not yet: 1 of 4; (True, 'answer'): your raises raised KeyError: 'answer', ")
     assert said.endswith(f"in line {line} of its cell: return rows[kind]. Look at the table.\n")
     lab.check("99 decide", lambda: 1)

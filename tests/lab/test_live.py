@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run
+from conftest import run, unwrapped
 from faults import calling
 from jupyter_client.manager import start_new_kernel
 from pages import image
@@ -164,7 +164,7 @@ def test_a_mistake_in_a_learners_function_is_theirs_and_ends_no_call(
             await call.check()
 
     run(scenario())
-    mistake, right = capsys.readouterr().out.splitlines()
+    mistake, right = unwrapped(capsys.readouterr().out).splitlines()
     assert mistake.startswith(f"not yet: {said}")
     assert right == "right"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run
+from conftest import run, unwrapped
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
@@ -146,7 +146,7 @@ def test_every_right_answer_is_taken(name: str, answer: Any, capsys: pytest.Capt
 @pytest.mark.parametrize(("name", "answer", "told"), WRONG)
 def test_a_wrong_answer_is_told_why(name: str, answer: Any, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     check(name, answer)
-    said = capsys.readouterr().out
+    said = unwrapped(capsys.readouterr().out)
     assert said.startswith("not yet: ")
     assert told in said
     assert "Look at" in said
